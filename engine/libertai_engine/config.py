@@ -1,0 +1,75 @@
+"""What an engine and a server are configured with: frozen, complete, checked once.
+
+In: values from the command line or a caller. Out: dataclasses that everybody else only reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from libertai_engine.errors import InvalidRequest
+
+Dtype = Literal["auto", "fp32", "bf16"]
+DTYPES: tuple[Dtype, ...] = ("auto", "fp32", "bf16")
+
+
+def _require(condition: bool, field: str, message: str) -> None:
+    if not condition:
+        raise InvalidRequest(f"`{field}` {message}", field=field)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """One engine: which model, on which device, with how many slots.
+
+    `context_size` is the number of tokens *one* slot holds (0: what the model was trained for);
+    `batch_size` is the most tokens one step evaluates; `prefix_store_bytes` bounds the host memory
+    that keeps prefixes which lost their slot. Raises `InvalidRequest` naming the field.
+    """
+
+    model: str = "demo"
+    alias: str | None = None
+    dtype: Dtype = "auto"
+    device: str = "auto"
+    context_size: int = 0
+    num_slots: int = 4
+    batch_size: int = 512
+    threads: int | None = None
+    max_queue: int = 64
+    prefix_store_bytes: int = 1 << 30
+    local_files_only: bool = False
+
+    def __post_init__(self) -> None:
+        _require(bool(self.model), "model", "must name a folder, a hub id, a GGUF file or 'demo'")
+        _require(self.dtype in DTYPES, "dtype", f"must be one of {', '.join(DTYPES)}")
+        _require(self.context_size >= 0, "context_size", "must be at least 0")
+        _require(self.num_slots >= 1, "num_slots", "must be at least 1")
+        _require(self.batch_size >= 1, "batch_size", "must be at least 1")
+        _require(self.threads is None or self.threads >= 1, "threads", "must be at least 1")
+        _require(self.max_queue >= 1, "max_queue", "must be at least 1")
+        _require(self.prefix_store_bytes >= 0, "prefix_store_bytes", "must be at least 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """One HTTP server in front of one engine. Sizes in bytes, times in seconds."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    api_keys: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    max_body_bytes: int = 8 << 20
+    request_timeout: float = 600.0
+    drain_timeout: float = 30.0
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.port <= 65535, "port", "must be between 0 and 65535")
+        _require(all(self.api_keys), "api_keys", "must not be empty")
+        _require(self.max_body_bytes >= 1, "max_body_bytes", "must be at least 1")
+        _require(self.request_timeout > 0, "request_timeout", "must be positive")
+        _require(self.drain_timeout >= 0, "drain_timeout", "must be at least 0")
+
+    def __repr__(self) -> str:
+        """The address only: keys belong in no log."""
+        return f"ServerConfig(host={self.host!r}, port={self.port}, api_keys={len(self.api_keys)})"

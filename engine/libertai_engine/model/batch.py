@@ -1,0 +1,39 @@
+"""What one step evaluates: plain data, no torch.
+
+In: slots, token ids and positions from the scheduler. Out: a `Batch` that `ModelRunner.run` reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The next tokens of one slot.
+
+    `token_ids` (at least one) take positions `start, start + 1, …` of lane `slot`; everything
+    before `start` is already in the lane. `wants_logits` asks for the logits behind the last one.
+    """
+
+    slot: int
+    start: int
+    token_ids: tuple[int, ...]
+    wants_logits: bool
+
+    @property
+    def end(self) -> int:
+        """First position after this row."""
+        return self.start + len(self.token_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows evaluated in one forward pass. No slot appears twice."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens evaluated in this step."""
+        return sum(len(row.token_ids) for row in self.rows)
