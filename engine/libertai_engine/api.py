@@ -1,0 +1,177 @@
+"""The llama-like API over an engine: dicts in, dicts out, no bytes.
+
+In: the JSON body of a route. Out: the JSON object of its answer, or a stream of them. The HTTP
+server and the in-process transport both call this, so both give the same answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from libertai_engine.engine import Engine
+from libertai_engine.errors import EngineError, EngineUnavailable, InvalidRequest, NotSupported
+from libertai_engine.sequence import Delta
+from libertai_engine.stream import Stream
+from libertai_engine.wire import (
+    Answer,
+    Body,
+    CompletionCall,
+    format_chunk,
+    format_result,
+    parse_completion,
+    to_bool,
+    to_int,
+    to_str,
+)
+
+
+class CompletionAPI:
+    """The routes as methods. Safe from many threads and event loops at once.
+
+    Every method raises `EngineError` (`.status`, `.to_json()`); a stream that has begun ends with
+    an item `{"error": {…}}` instead. Leaving a stream or cancelling a call frees its slot.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def complete(self, body: Any) -> dict[str, Any]:
+        """`POST /completion` without `stream`: the whole answer."""
+        call = self._parse(body)
+        stream = self.engine.submit(call.request)
+        try:
+            return self._result(list(stream), call)
+        finally:
+            stream.abort()
+
+    async def acomplete(self, body: Any) -> dict[str, Any]:
+        """`complete` without blocking the event loop."""
+        call = await asyncio.to_thread(self._parse, body)
+        stream = self.engine.submit(call.request)
+        try:
+            return self._result([delta async for delta in stream], call)
+        finally:
+            stream.abort()
+
+    def stream(self, body: Any) -> Iterator[dict[str, Any]]:
+        """`POST /completion` with `stream`: one object a step, the last one with `stop: true`."""
+        call = self._parse(body, is_stream=True)
+        stream = self.engine.submit(call.request)
+        try:
+            yield self._event(next(stream), call)
+            yield from self._rest(stream, call)
+        finally:
+            stream.abort()
+
+    async def astream(self, body: Any) -> AsyncIterator[dict[str, Any]]:
+        """`stream` without blocking the event loop."""
+        call = await asyncio.to_thread(self._parse, body, is_stream=True)
+        stream = self.engine.submit(call.request)
+        try:
+            yield self._event(await anext(stream), call)
+            try:
+                async for delta in stream:
+                    yield self._event(delta, call)
+            except EngineError as error:
+                yield {"error": error.to_json()}
+        finally:
+            stream.abort()
+
+    def tokenize(self, body: Any) -> dict[str, Any]:
+        """`POST /tokenize`: `content` to `{"tokens": [id, …]}`.
+
+        `add_special` puts BOS in front, `parse_special` (default true) reads control tokens in the
+        text, `with_pieces` answers `{"id", "piece"}` objects (a piece that is no text: its bytes).
+        """
+        fields = Body(body)
+        token_ids = self.engine.tokenizer.encode(
+            fields.get("content", to_str, ""),
+            add_special=fields.get("add_special", to_bool, False),
+            parse_special=fields.get("parse_special", to_bool, True),
+        )
+        if not fields.get("with_pieces", to_bool, False):
+            return {"tokens": token_ids}
+        return {"tokens": [{"id": each, "piece": self._piece(each)} for each in token_ids]}
+
+    def detokenize(self, body: Any) -> dict[str, Any]:
+        """`POST /detokenize`: `tokens` to `{"content": text}`; broken UTF-8 becomes U+FFFD."""
+        tokenizer = self.engine.tokenizer
+        token_ids = Body(body).get("tokens", _to_array, [])
+        high = tokenizer.vocab_size - 1
+        pieces = [tokenizer.token_bytes(to_int("tokens", each, 0, high)) for each in token_ids]
+        return {"content": b"".join(pieces).decode(errors="replace")}
+
+    def infill(self, body: Any) -> dict[str, Any]:
+        """`POST /infill`. Raises `NotSupported`: no fill-in-the-middle tokens are known yet."""
+        Body(body)
+        raise NotSupported("infill is not supported by this server")
+
+    def props(self) -> dict[str, Any]:
+        """`GET /props`: what a client needs to know of model and slots."""
+        tokenizer = self.engine.tokenizer
+        return {
+            "assistant_name": "",
+            "user_name": "",
+            "default_generation_settings": {"n_ctx": self.engine.context_size},
+            "total_slots": self.engine.num_slots,
+            "model_alias": self.engine.name,
+            "chat_template": tokenizer.chat_template or "",
+            "bos_token": tokenizer.bos_token or "",
+            "eos_token": tokenizer.eos_token or "",
+            "modalities": {"vision": False, "audio": False},
+            "build_info": f"libertai-engine {version('libertai-llm')}",
+        }
+
+    def health(self) -> dict[str, Any]:
+        """`GET /health`. Raises `EngineUnavailable` if no request can be answered any more."""
+        if not self.engine.is_alive:
+            raise EngineUnavailable("the engine is closed")
+        return {"status": "ok"}
+
+    def _parse(self, body: Any, *, is_stream: bool = False) -> CompletionCall:
+        fields = {**body, "stream": is_stream} if isinstance(body, dict) else body
+        return parse_completion(fields, self.engine.tokenizer, num_slots=self.engine.num_slots)
+
+    def _rest(self, stream: Stream, call: CompletionCall) -> Iterator[dict[str, Any]]:
+        try:
+            for delta in stream:
+                yield self._event(delta, call)
+        except EngineError as error:
+            yield {"error": error.to_json()}
+
+    def _event(self, delta: Delta, call: CompletionCall) -> dict[str, Any]:
+        if delta.finish is None:
+            return format_chunk(delta, call, self.engine.tokenizer)
+        return self._result([delta], call)
+
+    def _result(self, deltas: Sequence[Delta], call: CompletionCall) -> dict[str, Any]:
+        finish = deltas[-1].finish
+        assert finish is not None, "a stream ends with a finish or an error"
+        answer = Answer(
+            text="".join(delta.text for delta in deltas),
+            tokens=[token for delta in deltas for token in delta.tokens],
+            finish=finish,
+        )
+        return format_result(
+            answer,
+            call,
+            self.engine.tokenizer,
+            model=self.engine.name,
+            context_size=self.engine.context_size,
+        )
+
+    def _piece(self, token_id: int) -> str | list[int]:
+        piece = self.engine.tokenizer.token_bytes(token_id)
+        try:
+            return piece.decode()
+        except UnicodeDecodeError:
+            return list(piece)
+
+
+def _to_array(name: str, value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise InvalidRequest(f"`{name}` must be an array", field=name)
+    return value

@@ -1,0 +1,232 @@
+"""One request: what was asked (`Request`, frozen) and its running state (`Sequence`).
+
+In: a `Request` from `wire`, then one `SampledToken` a step. Out: a `Delta` a token, the last one
+carrying a `Finish`. Text leaves only when it is whole UTF-8 and no stop word can be hidden in it.
+"""
+
+from __future__ import annotations
+
+import enum
+import secrets
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+from libertai_engine.sampling.sampler import SampledToken, SamplerState
+from libertai_engine.sampling_params import SamplingParams
+from libertai_engine.text.detokenizer import Detokenizer
+from libertai_engine.text.stop import StopMatcher
+from libertai_engine.text.tokenizer import Tokenizer
+
+MAX_EXTRA_TOKENS = 3  # a UTF-8 character has at most three continuation bytes
+
+
+class FinishReason(enum.Enum):
+    """Why a sequence ended; exactly one, in this order of priority."""
+
+    WORD = "word"
+    EOS = "eos"
+    LIMIT = "limit"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What was asked, in tokens.
+
+    `prompt_ids` holds at least one token. `max_tokens` None means until end of sequence, stop word
+    or the end of the context; 0 evaluates the prompt into the cache and generates nothing. `slot`
+    None lets the engine choose. `cache_prompt` False evaluates every prompt token anew.
+    """
+
+    prompt_ids: tuple[int, ...]
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    slot: int | None = None
+    cache_prompt: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Milliseconds spent on the prompt (from its slot to its first token) and on generating."""
+
+    prompt_ms: float
+    predicted_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """How a sequence ended, in numbers.
+
+    `num_cached` of the `num_prompt_tokens` came from the KV cache; `num_in_cache` tokens lie in
+    the slot's lane now; `truncated` says that the context ended before the answer did.
+    """
+
+    reason: FinishReason
+    stop_word: str
+    slot: int
+    seed: int
+    num_prompt_tokens: int
+    num_cached: int
+    num_generated: int
+    num_in_cache: int
+    truncated: bool
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A step's news for one reader: text that is safe to show, and the tokens that made it."""
+
+    text: str
+    tokens: tuple[SampledToken, ...]
+    slot: int
+    finish: Finish | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A token whose text, characters [start, end) of the answer, has not been sent yet."""
+
+    token: SampledToken
+    start: int
+    end: int
+
+
+class Sequence:
+    """A request while it runs.
+
+    Invariant: `token_ids` is the prompt followed by every generated token, and the text of each
+    generated token has either been handed out in a `Delta` or is held here.
+    """
+
+    def __init__(self, request: Request, tokenizer: Tokenizer, context_size: int) -> None:
+        seed = request.sampling.seed
+        self.request = request
+        self.seed = secrets.randbits(32) if seed is None else seed
+        self.token_ids = list(request.prompt_ids)
+        self.finish: Finish | None = None
+        self.sampler_state = SamplerState(
+            request.sampling,
+            prompt_ids=request.prompt_ids,
+            seed=self.seed,
+            context_size=context_size,
+            eos_ids=tokenizer.eos_ids,
+            newline_id=tokenizer.newline_id,
+        )
+        self._eos_ids = frozenset() if request.sampling.ignore_eos else tokenizer.eos_ids
+        self._context_size = context_size
+        self._detokenizer = Detokenizer(tokenizer)
+        self._stop_matcher = StopMatcher(request.stop)
+        self._held: deque[_Held] = deque()
+        self._num_decoded = 0  # characters detokenized
+        self._num_sent = 0  # characters handed out
+        self._slot = -1
+        self._num_cached = 0
+        self._placed_at = self._first_token_at = time.perf_counter()
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Tokens of the prompt."""
+        return len(self.request.prompt_ids)
+
+    @property
+    def num_generated(self) -> int:
+        """Tokens sampled so far, the end-of-sequence token included."""
+        return len(self.token_ids) - self.num_prompt_tokens
+
+    @property
+    def is_prefill_only(self) -> bool:
+        """True if nothing shall be generated."""
+        return self.request.max_tokens == 0
+
+    def place(self, slot: int, num_cached: int) -> None:
+        """Note the slot the sequence runs in and how much of its prompt was there already."""
+        self._slot, self._num_cached = slot, num_cached
+        self._placed_at = time.perf_counter()
+
+    def finish_prefill(self) -> Delta:
+        """End a prefill-only sequence, its prompt being in the cache now."""
+        self._first_token_at = time.perf_counter()
+        return self._end(FinishReason.LIMIT)
+
+    def accept(self, token: SampledToken) -> Delta:
+        """Take the next token; returns what may be shown, with a `Finish` if that was the last."""
+        if not self.num_generated:
+            self._first_token_at = time.perf_counter()
+        self.token_ids.append(token.token_id)
+        self.sampler_state.accept(token.token_id)
+        if token.token_id in self._eos_ids:
+            return self._end(FinishReason.EOS)
+        found = self._stop_matcher.push(self._decode(token))
+        if found.word is not None:
+            return self._end(FinishReason.WORD, found.text, found.word)
+        if self._is_at_limit():
+            return self._end(FinishReason.LIMIT, found.text)
+        return self._delta(found.text)
+
+    def _decode(self, token: SampledToken) -> str:
+        text = self._detokenizer.push(token.token_id)
+        start = self._num_decoded
+        self._num_decoded += len(text)
+        # NOTE: a token that leaves a character unfinished is sent with that character, so its text
+        # reaches one character further than what is decoded.
+        unfinished = int(self._detokenizer.pending)
+        self._held.append(_Held(token, start, self._num_decoded + unfinished))
+        return text
+
+    def _is_at_limit(self) -> bool:
+        if len(self.token_ids) >= self._context_size:
+            return True
+        limit = self.request.max_tokens
+        if limit is None or self.num_generated < limit:
+            return False
+        return not self._detokenizer.pending or self.num_generated >= limit + MAX_EXTRA_TOKENS
+
+    def _end(self, reason: FinishReason, text: str = "", word: str = "") -> Delta:
+        if reason is not FinishReason.WORD:
+            text, reason, word = self._flush(text, reason)
+        self.finish = self._summary(reason, word)
+        return self._delta(text, self.finish)
+
+    def _flush(self, text: str, reason: FinishReason) -> tuple[str, FinishReason, str]:
+        """Everything held back, up to a stop word that only the last broken bytes complete."""
+        found = self._stop_matcher.push(self._detokenizer.flush())
+        if found.word is not None:
+            return text + found.text, FinishReason.WORD, found.word
+        return text + found.text + self._stop_matcher.flush(), reason, ""
+
+    def _summary(self, reason: FinishReason, word: str) -> Finish:
+        now = time.perf_counter()
+        limit = self.request.max_tokens
+        has_room = limit is None or self.num_generated < limit
+        return Finish(
+            reason=reason,
+            stop_word=word,
+            slot=self._slot,
+            seed=self.seed,
+            num_prompt_tokens=self.num_prompt_tokens,
+            num_cached=self._num_cached,
+            num_generated=self.num_generated,
+            # The last token was sampled, not evaluated.
+            num_in_cache=len(self.token_ids) - (self.num_generated > 0),
+            truncated=reason is FinishReason.LIMIT and has_room,
+            timings=Timings(
+                prompt_ms=1e3 * (self._first_token_at - self._placed_at),
+                predicted_ms=1e3 * (now - self._first_token_at),
+            ),
+        )
+
+    def _delta(self, text: str, finish: Finish | None = None) -> Delta:
+        self._num_sent += len(text)
+        return Delta(text, tuple(self._take_sent(is_last=finish is not None)), self._slot, finish)
+
+    def _take_sent(self, *, is_last: bool) -> list[SampledToken]:
+        """Tokens whose text is out: whole, or at the end also cut short by a stop word."""
+        sent = []
+        while self._held:
+            held = self._held[0]
+            if not (held.end <= self._num_sent or (is_last and held.start < self._num_sent)):
+                break
+            sent.append(self._held.popleft().token)
+        return sent

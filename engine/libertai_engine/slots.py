@@ -1,0 +1,126 @@
+"""Slots: KV lanes that outlive the requests that filled them, and who gets which.
+
+In: a prompt and the slot that was asked for. Out: an acquired `Slot` whose lane already holds as
+much of the prompt as could be found anywhere: in that lane, in another one, or in the host store.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol
+
+from libertai_engine.prefixes import Copy, PrefixStore, StoredPrefix, common_prefix_length
+
+# A lane is continued in place if the prompt shares at least this part of what the lane holds;
+# otherwise the prompt takes the oldest lane, and the shared part is copied there.
+MIN_SHARED = 0.5
+
+
+class Lanes(Protocol[Copy]):
+    """What the model room can do with whole lanes (see `ModelRunner`). Lengths in tokens."""
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` positions from lane `source` to lane `target`."""
+
+    def save_prefix(self, slot: int, length: int) -> Copy:
+        """Copy the first `length` positions of a lane to host memory."""
+        ...
+
+    def load_prefix(self, slot: int, prefix: Copy, length: int) -> None:
+        """Copy the first `length` positions of a host copy into a lane."""
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One lane. Invariant: `token_ids` are exactly the tokens whose KV lies in the lane."""
+
+    index: int
+    token_ids: list[int] = field(default_factory=list)
+    is_busy: bool = False
+    last_used: int = 0
+
+
+class SlotPool(Generic[Copy]):
+    """All slots of an engine and the store behind them.
+
+    Invariant: a busy slot belongs to one sequence; only that one appends to its `token_ids`.
+    """
+
+    def __init__(self, lanes: Lanes[Copy], num_slots: int, store_bytes: int) -> None:
+        self._lanes = lanes
+        self._slots = [Slot(index) for index in range(num_slots)]
+        self._store: PrefixStore[Copy] = PrefixStore(store_bytes)
+        self._clock = itertools.count(1)
+
+    @property
+    def num_idle(self) -> int:
+        """Slots that no sequence runs in."""
+        return sum(not slot.is_busy for slot in self._slots)
+
+    def acquire(self, prompt_ids: Sequence[int], asked: int | None, *, reuse: bool) -> Slot | None:
+        """The slot for a prompt, or None as long as it has to wait.
+
+        With `reuse`, the slot's `token_ids` are the longest prefix of the prompt found anywhere,
+        and at least one prompt token is left to evaluate; without, they are empty.
+        """
+        slot = self._pick(prompt_ids, asked)
+        if slot is None:
+            return None
+        slot.is_busy = True
+        self._fill(slot, prompt_ids[:-1] if reuse else [])
+        return slot
+
+    def release(self, slot: Slot) -> None:
+        """Give a slot back; what its lane holds stays as cache."""
+        slot.is_busy = False
+        slot.last_used = next(self._clock)
+
+    def _pick(self, prompt_ids: Sequence[int], asked: int | None) -> Slot | None:
+        if asked is not None:
+            slot = self._slots[asked]
+            return None if slot.is_busy else slot
+        idle = [slot for slot in self._slots if not slot.is_busy]
+        return max(idle, key=lambda slot: self._preference(slot, prompt_ids), default=None)
+
+    def _preference(self, slot: Slot, prompt_ids: Sequence[int]) -> tuple[int, int]:
+        """Longest prefix first (if it is most of what the lane holds), then least recently used."""
+        shared = common_prefix_length(slot.token_ids, prompt_ids)
+        is_continued = shared > 0 and shared >= MIN_SHARED * len(slot.token_ids)
+        return (shared if is_continued else 0, -slot.last_used)
+
+    def _fill(self, slot: Slot, wanted: Sequence[int]) -> None:
+        kept = common_prefix_length(slot.token_ids, wanted)
+        source, copied = self._longest_elsewhere(slot, wanted)
+        stored_length, stored = self._store.find(wanted)
+        self._keep_copy(slot, wanted)
+        if kept >= max(copied, stored_length):
+            del slot.token_ids[kept:]
+        elif source is not None and copied >= stored_length:
+            self._lanes.copy_prefix(source.index, slot.index, copied)
+            slot.token_ids = list(wanted[:copied])
+        else:
+            self._load(slot, stored, stored_length)
+
+    def _load(self, slot: Slot, stored: StoredPrefix[Copy] | None, length: int) -> None:
+        assert stored is not None, "a stored length of more than 0 has an entry"
+        self._lanes.load_prefix(slot.index, stored.copy, length)
+        slot.token_ids = stored.token_ids[:length]
+
+    def _longest_elsewhere(self, slot: Slot, wanted: Sequence[int]) -> tuple[Slot | None, int]:
+        others = [other for other in self._slots if other is not slot]
+        lengths = [common_prefix_length(other.token_ids, wanted) for other in others]
+        best = max(range(len(others)), key=lengths.__getitem__, default=None)
+        return (None, 0) if best is None else (others[best], lengths[best])
+
+    def _keep_copy(self, slot: Slot, wanted: Sequence[int]) -> None:
+        """Before a lane is overwritten, keep what would be lost in the host store."""
+        held = slot.token_ids
+        is_lost = common_prefix_length(held, wanted) < len(held) and not any(
+            common_prefix_length(other.token_ids, held) == len(held)
+            for other in self._slots
+            if other is not slot
+        )
+        if is_lost and not self._store.holds(held):
+            self._store.add(list(held), self._lanes.save_prefix(slot.index, len(held)))

@@ -1,0 +1,220 @@
+"""The one thread that owns the model: schedule, run, sample, accept, deliver.
+
+In: sequences through `submit`, from any thread. Out: deltas into their streams. The loop waits
+while there is nothing to do; an error reaches every reader it concerns, and nobody else.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Sequence as Several
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from libertai_engine.errors import EngineError, EngineUnavailable, GenerationFailed
+from libertai_engine.model.batch import Batch
+from libertai_engine.sampling.sampler import SampledToken, Sampler
+from libertai_engine.scheduler import Running, Scheduler, Step
+from libertai_engine.sequence import Sequence
+from libertai_engine.slots import Lanes, SlotPool
+from libertai_engine.stream import Stream
+
+logger = logging.getLogger(__name__)
+
+
+class Runner(Lanes[Any], Protocol):
+    """What the worker needs of the model room (see `ModelRunner`)."""
+
+    @property
+    def num_slots(self) -> int:
+        """Number of KV lanes."""
+        ...
+
+    @property
+    def context_size(self) -> int:
+        """Positions in one lane."""
+        ...
+
+    def run(self, batch: Batch) -> torch.Tensor:
+        """Evaluate a batch; logits `[rows that want them, vocab]`, float32, in row order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """How busy the engine is."""
+
+    num_idle_slots: int
+    num_running: int
+    num_waiting: int
+
+
+class Worker:
+    """The engine's thread and everything only it may touch.
+
+    Invariant: runner, scheduler and sequences are used by this thread alone; other threads reach
+    it through `submit`, `wake` and `close`. Every submitted stream is closed in the end.
+    """
+
+    def __init__(
+        self, runner: Runner, *, batch_size: int, max_queue: int, store_bytes: int
+    ) -> None:
+        self._runner = runner
+        self._slots: SlotPool[Any] = SlotPool(runner, runner.num_slots, store_bytes)
+        self._scheduler = Scheduler(self._slots, batch_size)
+        self._sampler = Sampler()
+        self._streams: dict[Sequence, Stream] = {}
+        self._capacity = runner.num_slots + max_queue
+        self._inbox: deque[tuple[Sequence, Stream]] = deque()
+        self._num_open = 0  # submitted and not ended
+        self._changed = threading.Condition()
+        self._is_closing = False
+        self._thread = threading.Thread(target=self._loop, name="libertai-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """False once the engine is closed or its thread has died."""
+        return self._thread.is_alive() and not self._is_closing
+
+    @property
+    def load(self) -> Load:
+        """A snapshot, taken without waiting for the thread."""
+        num_running = len(self._scheduler.running)
+        return Load(
+            num_idle_slots=self._slots.num_idle,
+            num_running=num_running,
+            num_waiting=max(0, self._num_open - num_running),
+        )
+
+    def submit(self, sequence: Sequence, stream: Stream) -> None:
+        """Queue a sequence. Raises `EngineUnavailable` if the queue is full or closed."""
+        with self._changed:
+            if not self.is_alive:
+                raise EngineUnavailable("the engine is closed")
+            if self._num_open >= self._capacity:
+                raise EngineUnavailable("the queue is full, try again later")
+            self._num_open += 1
+            self._inbox.append((sequence, stream))
+            self._changed.notify()
+
+    def wake(self) -> None:
+        """Have the thread look again (somebody left)."""
+        with self._changed:
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Stop after the step that runs now; open streams end with `EngineUnavailable`."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _loop(self) -> None:
+        try:
+            while self._wait_for_work():
+                self.step()
+        except Exception:
+            logger.exception("the engine's thread died")
+        finally:
+            self._end_everything()
+
+    def _wait_for_work(self) -> bool:
+        with self._changed:
+            while not (self._is_closing or self._inbox or not self._scheduler.is_idle):
+                self._changed.wait()
+            while self._inbox:
+                sequence, stream = self._inbox.popleft()
+                self._streams[sequence] = stream
+                self._scheduler.add(sequence)
+            return not self._is_closing
+
+    def step(self) -> None:
+        """One step of continuous batching."""
+        self._drop_aborted()
+        step = self._scheduler.schedule()
+        if not step.owners:
+            return
+        logits = self._run(step)
+        complete = [owner for owner in step.owners if owner.num_left == 0]
+        for owner, token in self._sample(complete, logits):
+            self._deliver(owner, token)
+
+    def _sample(
+        self, complete: Several[Running], logits: torch.Tensor
+    ) -> list[tuple[Running, SampledToken | EngineError | None]]:
+        """Next tokens, one a row of `logits` `[rows, vocab]`; None where only prefill was asked."""
+        sampling = [owner for owner in complete if not owner.sequence.is_prefill_only]
+        states = [owner.sequence.sampler_state for owner in sampling]
+        tokens = self._sampler.sample(logits, states) if states else []
+        done = [(owner, None) for owner in complete if owner.sequence.is_prefill_only]
+        return [*done, *zip(sampling, tokens, strict=True)]
+
+    def _run(self, step: Step) -> torch.Tensor:
+        try:
+            logits = self._runner.run(step.batch)
+        except Exception as error:  # whatever the model threw, one request is to blame
+            return self._run_one_by_one(step, error)
+        self._scheduler.commit(step)
+        return logits
+
+    def _run_one_by_one(self, step: Step, error: Exception) -> torch.Tensor:
+        """Repeat a failed batch row by row, so that only the row at fault fails."""
+        logger.error("a step failed: %r", error)
+        results = []
+        for row, owner in zip(step.batch.rows, step.owners, strict=True):
+            alone = Step(Batch((row,)), (owner,))
+            try:
+                results.append(self._runner.run(alone.batch))
+            except Exception:
+                logger.exception("slot %d: the model failed", row.slot)
+                self._fail(owner, GenerationFailed("the model failed on this request"))
+            else:
+                self._scheduler.commit(alone)
+        return torch.cat(results) if results else torch.empty(0, 0)
+
+    def _deliver(self, owner: Running, token: SampledToken | EngineError | None) -> None:
+        """Hand a token to its sequence and what comes of it to the reader."""
+        if isinstance(token, EngineError):
+            self._fail(owner, token)
+            return
+        sequence = owner.sequence
+        delta = sequence.finish_prefill() if token is None else sequence.accept(token)
+        stream = self._streams[sequence]
+        if delta.finish is not None:
+            self._retire(owner)
+        stream.put(delta)
+
+    def _fail(self, owner: Running, error: EngineError) -> None:
+        stream = self._streams[owner.sequence]
+        self._retire(owner)
+        stream.fail(error)
+
+    def _retire(self, owner: Running) -> None:
+        """Free the slot; done before the reader hears of it, so that his next request finds it."""
+        self._scheduler.release(owner)
+        self._forget([owner.sequence])
+
+    def _drop_aborted(self) -> None:
+        self._forget(self._scheduler.remove(lambda each: self._streams[each].is_aborted))
+
+    def _forget(self, sequences: Several[Sequence]) -> None:
+        with self._changed:
+            for sequence in sequences:
+                del self._streams[sequence]
+                self._num_open -= 1
+
+    def _end_everything(self) -> None:
+        with self._changed:
+            self._is_closing = True
+            streams = [*self._streams.values(), *(stream for _, stream in self._inbox)]
+            self._streams.clear()
+            self._inbox.clear()
+            self._num_open = 0
+        for stream in streams:
+            stream.fail(EngineUnavailable("the engine is closed"))
