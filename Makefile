@@ -1,0 +1,44 @@
+# make demo: set up and see it work · make test: everything CI runs · make bench, record, lint
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help demo test lint bench record clean
+
+help:
+	@echo "make demo    set up, then answer prompts in-process and over HTTP"
+	@echo "make test    set up, then run everything CI runs"
+	@echo "make lint    ruff and mypy"
+	@echo "make bench   speed against transformers' generate: a table and a plot"
+	@echo "make record  record the cassettes anew from real servers (see cassettes/README.md)"
+
+demo: $(VENV)/.ready-all
+	$(BIN)/python examples/demo.py
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.ready-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.ready-test
+	$(BIN)/python -m libertai_engine bench
+
+record: $(VENV)/.ready-test
+	$(BIN)/python -m pytest tests/llm/recorded --record-mode=rewrite
+
+$(VENV)/.ready-%: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing (torch is large, this takes a few minutes the first time) ..."
+	$(PIP) -e '.[all$(if $(filter test,$*),$(comma)test)]'
+	@touch $@
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+comma := ,

@@ -1,0 +1,64 @@
+"""Prefix lengths and the bounded store of prefixes that lost their slot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypothesis import given
+from hypothesis import strategies as st
+from libertai_engine.prefixes import PrefixStore, common_prefix_length
+
+tokens = st.lists(st.integers(0, 2), max_size=12)
+
+
+@dataclass
+class Copy:
+    nbytes: int = 10
+
+
+@given(tokens, tokens)
+def test_common_prefix_is_the_longest(left: list[int], right: list[int]) -> None:
+    """The prefixes of that length agree, and one token more does not."""
+    length = common_prefix_length(left, right)
+    assert left[:length] == right[:length]
+    assert length == min(len(left), len(right)) or left[length] != right[length]
+
+
+def test_find_gives_the_longest_common_prefix() -> None:
+    """Of several stored prefixes the one that shares most with the prompt is found."""
+    store: PrefixStore[Copy] = PrefixStore(100)
+    store.add([1, 2, 3], Copy())
+    store.add([1, 2, 4, 5], Copy())
+    length, entry = store.find([1, 2, 4, 9])
+    assert length == 3
+    assert entry is not None and entry.token_ids == [1, 2, 4, 5]
+    assert store.find([7]) == (0, None)
+
+
+def test_a_longer_prefix_replaces_what_it_contains() -> None:
+    """A stored beginning of a new prefix is of no more use."""
+    store: PrefixStore[Copy] = PrefixStore(100)
+    store.add([1, 2], Copy())
+    store.add([1, 2, 3], Copy())
+    assert len(store) == 1
+    assert store.holds([1, 2]) and store.holds([1, 2, 3]) and not store.holds([1, 2, 3, 4])
+
+
+@given(st.lists(st.tuples(tokens, st.integers(1, 60)), max_size=20))
+def test_the_store_never_outgrows_its_bytes(entries: list[tuple[list[int], int]]) -> None:
+    """Whatever is added, the sum of the copies stays within the bound and is counted right."""
+    store: PrefixStore[Copy] = PrefixStore(100)
+    for token_ids, nbytes in entries:
+        store.add(token_ids, Copy(nbytes))
+        assert store.num_bytes <= 100
+        assert (store.num_bytes == 0) == (len(store) == 0)
+
+
+def test_the_least_recently_used_prefix_goes_first() -> None:
+    """Finding a prefix keeps it alive."""
+    store: PrefixStore[Copy] = PrefixStore(20)
+    store.add([1], Copy())
+    store.add([2], Copy())
+    store.find([1, 9])
+    store.add([3], Copy())
+    assert store.holds([1]) and store.holds([3]) and not store.holds([2])
