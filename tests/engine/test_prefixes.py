@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from libertai_engine.prefixes import PrefixStore, common_prefix_length
 
 tokens = st.lists(st.integers(0, 2), max_size=12)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+
 from libertai_engine.errors import EngineUnavailable
 from libertai_engine.sequence import Delta, Finish, FinishReason, Timings
 from libertai_engine.stream import Stream
