@@ -14,31 +14,24 @@ ROOT = Path(__file__).parent.parent
 ENGINE = ROOT / "engine" / "libertai_engine"
 CLIENT = ROOT / "libertai_llm"
 
-# Module (or leaf folder) -> its layer; imports go to a lower layer only.
-ENGINE_LAYERS = {
-    "errors": 0,
-    "config": 0,
-    "sampling_params": 0,
-    "text": 1,
-    "sampling": 1,
-    "model": 1,
-    "grammar": 1,
-    "prefixes": 2,
-    "sequence": 2,
-    "stream": 3,
-    "slots": 3,
-    "scheduler": 4,
-    "worker": 5,
-    "engine": 6,
-    "wire": 7,
-    "api": 8,
-    "http": 9,
-    "server": 10,
-    "cli": 11,
-    "__main__": 12,
-}
-LEAVES = {"text", "sampling", "model", "grammar"}
-# The plain-data parts of a leaf that the spine may use, and nobody's secrets.
+# Modules and leaf folders, lowest layer first; imports go to a lower layer only.
+LAYERS: list[set[str]] = [
+    {"errors"},
+    {"config", "sampling_params"},
+    {"text", "sampling", "model", "grammar"},
+    {"prefixes", "sequence"},
+    {"slots", "stream"},
+    {"scheduler"},
+    {"worker"},
+    {"engine"},
+    {"wire"},
+    {"api"},
+    {"http"},
+    {"server"},
+    {"cli"},
+    {"__main__"},
+]
+ENGINE_LAYERS = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 FRAMEWORKS = {"langchain", "llama_index"}
 
 
