@@ -1,0 +1,328 @@
+"""The engine as its users see it: threads, event loops, reuse, limits, faults."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from libertai_engine.config import EngineConfig
+from libertai_engine.engine import Engine, load_engine
+from libertai_engine.errors import (
+    ContextOverflow,
+    EngineUnavailable,
+    GenerationFailed,
+    InvalidRequest,
+)
+from libertai_engine.model.batch import Batch
+from libertai_engine.model.runner import ModelRunner
+from libertai_engine.sampling_params import SamplingParams
+from libertai_engine.sequence import FinishReason, Request
+from libertai_engine.stream import Stream
+
+GREEDY = SamplingParams(temperature=0.0, repeat_penalty=1.0)
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model: Path) -> Iterator[Engine]:
+    config = EngineConfig(model=str(tiny_model), num_slots=4, batch_size=32)
+    with load_engine(config, progress=False) as loaded:
+        yield loaded
+
+
+def prompt_of(engine: Engine, text: str) -> tuple[int, ...]:
+    return tuple(engine.tokenizer.encode(text, add_special=True))
+
+
+def answer(engine: Engine, request: Request) -> list[int]:
+    """The generated tokens of one request."""
+    return [token.token_id for delta in engine.submit(request) for token in delta.tokens]
+
+
+def greedy(engine: Engine, text: str, max_tokens: int = 12) -> Request:
+    return Request(prompt_ids=prompt_of(engine, text), sampling=GREEDY, max_tokens=max_tokens)
+
+
+def wait_until_idle(engine: Engine, timeout: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout
+    while engine.load.num_idle_slots < engine.num_slots or engine.load.num_waiting:
+        assert time.monotonic() < deadline, engine.load
+        time.sleep(0.005)
+
+
+def test_many_threads_and_many_event_loops_agree(engine: Engine) -> None:
+    """The same requests from threads and from loops at once give the same tokens as alone."""
+    texts = [f"user {number}: tell me" for number in range(12)]
+    alone = [answer(engine, greedy(engine, text)) for text in texts]
+
+    async def read(text: str) -> list[int]:
+        stream = engine.submit(greedy(engine, text))
+        return [token.token_id async for delta in stream for token in delta.tokens]
+
+    async def gather() -> list[list[int]]:
+        return await asyncio.gather(*(read(text) for text in texts))
+
+    with ThreadPoolExecutor(8) as pool:
+        loops = [pool.submit(asyncio.run, gather()) for _ in range(2)]
+        threads = list(pool.map(lambda text: answer(engine, greedy(engine, text)), texts))
+        assert threads == alone
+        assert all(loop.result() == alone for loop in loops)
+    wait_until_idle(engine)
+
+
+def finish_of(stream: Stream) -> tuple[int, int]:
+    last = list(stream)[-1].finish
+    assert last is not None
+    return last.num_prompt_tokens, last.num_cached
+
+
+def test_only_the_new_tokens_are_evaluated(engine: Engine) -> None:
+    """A prompt that continues an answer finds all of it in the slot."""
+    first = greedy(engine, "The little girl who liked to read", 8)
+    generated = answer(engine, first)
+    longer = Request(
+        prompt_ids=(*first.prompt_ids, *generated, *prompt_of(engine, "and then")[1:]),
+        sampling=GREEDY,
+        max_tokens=1,
+    )
+    _, num_cached = finish_of(engine.submit(longer))
+    # The last generated token was sampled but never evaluated.
+    assert num_cached == len(first.prompt_ids) + len(generated) - 1
+
+
+def test_without_cache_prompt_everything_is_evaluated(engine: Engine) -> None:
+    """`cache_prompt` off reuses nothing, and the answer is the same."""
+    cached = greedy(engine, "once upon a time there was")
+    fresh = Request(
+        prompt_ids=cached.prompt_ids, sampling=GREEDY, max_tokens=12, cache_prompt=False
+    )
+    assert answer(engine, cached) == answer(engine, fresh) == answer(engine, cached)
+    assert finish_of(engine.submit(fresh))[1] == 0
+
+
+def test_prefill_only_fills_the_cache(engine: Engine) -> None:
+    """`max_tokens` 0 evaluates the prompt and generates nothing."""
+    prompt_ids = prompt_of(engine, "a prompt that is evaluated ahead of its use")
+    stream = engine.submit(Request(prompt_ids=prompt_ids, max_tokens=0))
+    deltas = list(stream)
+    assert len(deltas) == 1 and deltas[0].finish is not None
+    assert deltas[0].finish.num_generated == 0
+    _, num_cached = finish_of(engine.submit(Request(prompt_ids=(*prompt_ids, 9), max_tokens=1)))
+    assert num_cached == len(prompt_ids)
+
+
+def test_seeded_sampling_repeats_itself_in_any_slot(engine: Engine) -> None:
+    """The same seed gives the same text in every slot, alone or beside others."""
+    sampling = SamplingParams(seed=7, temperature=1.5, top_k=0, top_p=1.0, min_p=0.0)
+    prompt_ids = prompt_of(engine, "the river runs")
+    requests = [
+        Request(prompt_ids=prompt_ids, sampling=sampling, max_tokens=16, slot=slot)
+        for slot in range(engine.num_slots)
+    ]
+    alone = [answer(engine, request) for request in requests]
+    streams = [engine.submit(request) for request in requests]
+    together = [
+        [token.token_id for delta in stream for token in delta.tokens] for stream in streams
+    ]
+    assert together == alone == [alone[0]] * len(requests)
+    other = SamplingParams(seed=8, temperature=1.5, top_k=0, top_p=1.0, min_p=0.0)
+    assert answer(engine, Request(prompt_ids=prompt_ids, sampling=other, max_tokens=16)) != alone[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "field"),
+    [
+        ({"prompt_ids": ()}, InvalidRequest, "prompt"),
+        ({"prompt_ids": (10**6,)}, InvalidRequest, "prompt"),
+        ({"prompt_ids": (5,) * 512}, ContextOverflow, "prompt"),
+        ({"slot": 4}, InvalidRequest, "slot"),
+    ],
+)
+def test_wrong_requests_never_reach_the_model(
+    engine: Engine, change: dict[str, object], error: type[InvalidRequest], field: str
+) -> None:
+    """They are refused at once, naming the field."""
+    with pytest.raises(error) as caught:
+        engine.submit(Request(**{"prompt_ids": (1,), **change}))  # type: ignore[arg-type]
+    assert caught.value.field == field
+
+
+def test_the_context_ends_the_answer(engine: Engine) -> None:
+    """Without a limit the answer ends with the lane, and says that it was cut."""
+    sampling = SamplingParams(seed=1, ignore_eos=True)
+    deltas = list(engine.submit(Request(prompt_ids=(5,) * 500, sampling=sampling)))
+    finish = deltas[-1].finish
+    assert finish is not None and finish.truncated and finish.reason is FinishReason.LIMIT
+    assert finish.num_prompt_tokens + finish.num_generated == engine.context_size
+
+
+def test_leaving_frees_the_slot(engine: Engine) -> None:
+    """An aborted request stops between two steps, whether it runs or waits."""
+    sampling = SamplingParams(seed=1, ignore_eos=True)
+    streams = [
+        engine.submit(Request(prompt_ids=(5, number), sampling=sampling)) for number in range(8)
+    ]
+    for stream in streams[:4]:
+        next(stream)
+    for stream in streams:
+        stream.abort()
+    wait_until_idle(engine)
+    assert answer(engine, greedy(engine, "still there"))
+
+
+def test_neighbours_of_an_abort_are_untouched(engine: Engine) -> None:
+    """What others generate does not change when somebody leaves."""
+    request = greedy(engine, "the birds sang", 40)
+    alone = answer(engine, request)
+    stream = engine.submit(request)
+    leaving = [
+        engine.submit(
+            Request(prompt_ids=(5, number), sampling=SamplingParams(seed=1, ignore_eos=True))
+        )
+        for number in range(3)
+    ]
+    seen = []
+    for delta in stream:
+        seen += [token.token_id for token in delta.tokens]
+        if leaving and len(seen) % 5 == 0:
+            leaving.pop().abort()
+    for other in leaving:
+        other.abort()
+    assert seen == alone
+    wait_until_idle(engine)
+
+
+class Faulty(ModelRunner):
+    """A real runner that can be told to break."""
+
+    poison = -1  # a batch with this token raises
+    nan = -1  # rows with this token give no numbers
+    hold: threading.Event | None = None  # wait for this before each step
+
+    def run(self, batch: Batch) -> torch.Tensor:
+        if self.hold is not None:
+            self.hold.wait()
+        tokens = [token for row in batch.rows for token in row.token_ids]
+        if self.poison in tokens:
+            raise RuntimeError("boom")
+        logits = super().run(batch)
+        wanting = [row for row in batch.rows if row.wants_logits]
+        for index, row in enumerate(wanting):
+            if self.nan in row.token_ids:
+                logits[index] = float("nan")
+        return logits
+
+
+@pytest.fixture
+def faulty(engine: Engine) -> Iterator[tuple[Engine, Faulty]]:
+    assert engine.model is not None
+    runner = Faulty(engine.model.module, num_slots=2, context_size=64, device=engine.model.device)
+    config = EngineConfig(num_slots=2, max_queue=1, batch_size=32)
+    with Engine(runner, engine.tokenizer, config, engine.model) as broken:
+        yield broken, runner
+        if runner.hold is not None:
+            runner.hold.set()
+
+
+@pytest.mark.parametrize("fault", ["poison", "nan"])
+def test_a_broken_step_hurts_only_its_request(faulty: tuple[Engine, Faulty], fault: str) -> None:
+    """An exception in the model, or logits that are no numbers, fail one request alone."""
+    engine, runner = faulty
+    request = greedy(engine, "good neighbours", 30)
+    alone = answer(engine, request)
+    setattr(runner, fault, 77)
+    good = engine.submit(request)
+    first = next(good)
+    bad = engine.submit(Request(prompt_ids=(1, 77, 77), sampling=GREEDY, max_tokens=3))
+    with pytest.raises(GenerationFailed):
+        list(bad)
+    rest = [token.token_id for delta in good for token in delta.tokens]
+    assert [token.token_id for token in first.tokens] + rest == alone
+    wait_until_idle(engine)
+
+
+def test_the_queue_is_bounded(faulty: tuple[Engine, Faulty]) -> None:
+    """Slots and queue are filled, the next one is told to come back; later all is well again."""
+    engine, runner = faulty
+    runner.hold = threading.Event()
+    request = Request(prompt_ids=(5, 6), sampling=GREEDY, max_tokens=2)
+    streams = [engine.submit(request) for _ in range(3)]
+    with pytest.raises(EngineUnavailable, match="queue is full"):
+        engine.submit(request)
+    runner.hold.set()
+    assert all(list(stream) for stream in streams)
+    assert len(answer(engine, request)) == 2
+
+
+def test_sequential_requests_are_never_refused(faulty: tuple[Engine, Faulty]) -> None:
+    """The slot is free before the reader hears of the end."""
+    engine, _ = faulty
+    for _ in range(100):
+        assert answer(engine, Request(prompt_ids=(5,), sampling=GREEDY, max_tokens=1, slot=0))
+        assert engine.load.num_idle_slots == 2
+
+
+def test_closing_reaches_every_reader(faulty: tuple[Engine, Faulty]) -> None:
+    """Running and waiting readers hear of it; later submits are refused; closing twice is fine."""
+    engine, _ = faulty
+    sampling = SamplingParams(seed=1, ignore_eos=True)
+    request = Request(prompt_ids=(5,), sampling=sampling, max_tokens=10**6)
+    streams = [engine.submit(request) for _ in range(3)]
+    next(streams[0])
+    engine.close()
+    engine.close()
+    for stream in streams:
+        with pytest.raises(EngineUnavailable):
+            list(stream)
+    assert not engine.is_alive
+    with pytest.raises(EngineUnavailable, match="closed"):
+        engine.submit(request)
+
+
+def test_a_forgotten_engine_stops_its_thread(engine: Engine) -> None:
+    """Without a reference left, the thread ends by itself."""
+    assert engine.model is not None
+    runner = ModelRunner(
+        engine.model.module, num_slots=1, context_size=32, device=engine.model.device
+    )
+    forgotten = Engine(runner, engine.tokenizer, EngineConfig(num_slots=1), engine.model)
+    before = {thread for thread in threading.enumerate() if thread.name == "libertai-engine"}
+    del forgotten, runner
+    gc.collect()
+    after = {thread for thread in threading.enumerate() if thread.name == "libertai-engine"}
+    assert len(before - after) == 1
+
+
+def test_the_interpreter_can_leave_while_generating(tiny_model: Path) -> None:
+    """A program that ends in the middle of an answer ends cleanly and at once."""
+    code = (
+        "from libertai_engine import *\n"
+        f"engine = load_engine(EngineConfig(model={str(tiny_model)!r}), progress=False)\n"
+        "sampling = SamplingParams(seed=1, ignore_eos=True)\n"
+        "stream = engine.submit(Request(prompt_ids=(5,), sampling=sampling))\n"
+        "next(stream)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_more_conversations_than_slots_keep_their_tokens(engine: Engine) -> None:
+    """Twelve conversations on four slots: each finds its first turn again."""
+    turns = [greedy(engine, f"conversation {number} begins with words", 4) for number in range(12)]
+    answers = [answer(engine, turn) for turn in turns]
+    for turn, generated in zip(turns, answers, strict=True):
+        prompt_ids = (*turn.prompt_ids, *generated, 9, 10)
+        request = Request(prompt_ids=prompt_ids, sampling=GREEDY, max_tokens=1)
+        _, num_cached = finish_of(engine.submit(request))
+        assert num_cached == len(turn.prompt_ids) + len(generated) - 1

@@ -1,0 +1,192 @@
+"""JSON bodies to requests and back: every coercion, every default, every refusal."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from libertai_engine.errors import InvalidRequest, NotSupported
+from libertai_engine.sampling_params import SamplingParams
+from libertai_engine.text.tokenizer import Tokenizer
+from libertai_engine.wire import CompletionCall, encode_prompt, parse_completion, token_text
+from tests.fakes import tiny_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer(tiny_tokenizer())
+
+
+def parse(tokenizer: Tokenizer, **fields: Any) -> CompletionCall:
+    return parse_completion({"prompt": "a", **fields}, tokenizer, num_slots=4)
+
+
+def test_defaults_are_the_documented_ones(tokenizer: Tokenizer) -> None:
+    """A bare prompt gets the defaults of the API page."""
+    call = parse(tokenizer)
+    assert call.request.sampling == SamplingParams()
+    assert call.request.max_tokens is None and call.request.slot is None
+    assert not call.request.cache_prompt and not call.is_stream and call.request.stop == ()
+
+
+def test_null_is_the_default(tokenizer: Tokenizer) -> None:
+    """A field that is null is a field that is missing."""
+    names = ["temperature", "n_predict", "stop", "slot_id", "cache_prompt", "logit_bias", "grammar"]
+    assert parse(tokenizer, **dict.fromkeys(names)).request == parse(tokenizer).request
+
+
+def test_unknown_fields_are_ignored(tokenizer: Tokenizer) -> None:
+    """Programs send fields of their own, such as the page's `n`."""
+    assert parse(tokenizer, n=1, use_default_badwordsids=False).request == parse(tokenizer).request
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "name", "expected"),
+    [
+        ("temperature", 0, "temperature", 0.0),
+        ("temperature", True, "temperature", 1.0),
+        ("top_k", 3.9, "top_k", 3),
+        ("top_k", -1.9, "top_k", -1),
+        ("typical_p", 1, "typical_p", 1.0),
+        ("repeat_last_n", -1, "penalty_window", -1),
+        ("penalize_nl", 0, "penalize_newline", False),
+        ("ignore_eos", 2.5, "ignore_eos", True),
+        ("seed", -1, "seed", None),
+        ("seed", 4294967295, "seed", None),
+        ("seed", 42, "seed", 42),
+        ("n_probs", 5, "num_probs", 5),
+    ],
+)
+def test_numbers_and_booleans_convert(
+    tokenizer: Tokenizer, field: str, value: Any, name: str, expected: Any
+) -> None:
+    """As on the server of 2023: fractions are cut off, booleans are numbers."""
+    assert getattr(parse(tokenizer, **{field: value}).request.sampling, name) == expected
+
+
+WRONG: list[tuple[str, Any]] = [
+    ("temperature", "0.8"),
+    ("temperature", math.nan),
+    ("temperature", math.inf),
+    ("temperature", 10**400),
+    ("top_k", 2**31),
+    ("top_k", []),
+    ("repeat_penalty", 0),
+    ("repeat_penalty", -1),
+    ("repeat_last_n", -2),
+    ("mirostat", 3),
+    ("seed", -2),
+    ("seed", 2**32),
+    ("n_predict", -2),
+    ("n_predict", 2**31),
+    ("n_predict", {}),
+    ("n_probs", -1),
+    ("n_probs", 10**9),
+    ("slot_id", 4),
+    ("slot_id", -7),
+    ("id_slot", 99),
+    ("stop", 5),
+    ("stop", [5]),
+    ("stop", ["x"] * 65),
+    ("stop", ["x" * 1025]),
+    ("stop", "\ud800"),
+    ("stream", "yes"),
+    ("cache_prompt", "true"),
+    ("logit_bias", 1),
+    ("logit_bias", [[1, 1.0]] * 4097),
+    ("logit_bias", [[1, math.inf]]),
+    ("prompt", ""),
+    ("prompt", []),
+    ("prompt", {}),
+    ("prompt", 5),
+    ("prompt", [None]),
+    ("prompt", [1.5]),
+    ("prompt", [True]),
+    ("prompt", [-1]),
+    ("prompt", [10**9]),
+    ("prompt", None),
+    ("prompt", "\ud83d"),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), WRONG, ids=lambda value: repr(value)[:30])
+def test_wrong_values_name_their_field(tokenizer: Tokenizer, field: str, value: Any) -> None:
+    """Anything that cannot be meant is refused, and the message says which field."""
+    if (field, value) == ("prompt", ""):
+        pytest.skip("this tokenizer adds BOS, so that an empty prompt is BOS alone")
+    with pytest.raises(InvalidRequest) as caught:
+        parse(tokenizer, **{field: value})
+    assert caught.value.field == field
+    assert field in str(caught.value)
+
+
+@pytest.mark.parametrize("body", [None, [], "x", 5, True])
+def test_a_body_is_an_object(tokenizer: Tokenizer, body: Any) -> None:
+    """Anything but an object is refused."""
+    with pytest.raises(InvalidRequest, match="JSON object"):
+        parse_completion(body, tokenizer, num_slots=1)
+
+
+@pytest.mark.parametrize("field", ["grammar", "json_schema", "system_prompt"])
+def test_what_is_not_supported_is_never_ignored(tokenizer: Tokenizer, field: str) -> None:
+    """An answer without its grammar would be a wrong answer."""
+    with pytest.raises(NotSupported, match=field):
+        parse(tokenizer, **{field: 'root ::= "a"'})
+
+
+def test_slot_zero_is_a_slot(tokenizer: Tokenizer) -> None:
+    """Under both names, and -1 beside it does not hide it."""
+    assert parse(tokenizer, slot_id=0).request.slot == 0
+    assert parse(tokenizer, id_slot=0).request.slot == 0
+    assert parse(tokenizer, id_slot=-1, slot_id=2).request.slot == 2
+    assert parse(tokenizer, slot_id=-1).request.slot is None
+
+
+def test_stop_words(tokenizer: Tokenizer) -> None:
+    """A string is one word; empty and null ones are dropped."""
+    assert parse(tokenizer, stop="x").request.stop == ("x",)
+    assert parse(tokenizer, stop=["a", "", None, "b"]).request.stop == ("a", "b")
+
+
+def test_n_predict(tokenizer: Tokenizer) -> None:
+    """0 is prefill only, -1 is without end."""
+    assert parse(tokenizer, n_predict=0).request.max_tokens == 0
+    assert parse(tokenizer, n_predict=-1).request.max_tokens is None
+    assert parse(tokenizer, n_predict=7.9).request.max_tokens == 7
+
+
+def test_logit_bias_forms(tokenizer: Tokenizer) -> None:
+    """Pairs or an object, ids or text, numbers or false; anything else is passed over."""
+    pairs = [[5, 1.5], [6, False], [7, True], ["x"], [10**9, 1.0], 3, [8, "2"]]
+    bias = parse(tokenizer, logit_bias=pairs).request.sampling.logit_bias
+    assert bias == ((5, 1.5), (6, -math.inf))
+    assert parse(tokenizer, logit_bias={"5": 1.5}).request.sampling.logit_bias == ((5, 1.5),)
+    word = tokenizer.encode(" the", add_special=False)
+    bias = parse(tokenizer, logit_bias=[[" the", -2]]).request.sampling.logit_bias
+    assert bias == tuple((token_id, -2.0) for token_id in word)
+
+
+def test_prompt_forms(tokenizer: Tokenizer) -> None:
+    """A string, or strings and ids mixed: one prompt, BOS only in front of a first string."""
+    text = tokenizer.encode("one two", add_special=False)
+    assert encode_prompt("one two", tokenizer) == [1, *text]
+    assert encode_prompt(["one two"], tokenizer) == [1, *text]
+    assert encode_prompt([7, 8, 9], tokenizer) == [7, 8, 9]
+    assert encode_prompt([7, "one two"], tokenizer) == [7, *text]
+    assert encode_prompt(["one two", 7], tokenizer) == [1, *text, 7]
+    assert encode_prompt("", tokenizer) == [1]
+
+
+@pytest.mark.parametrize("prompt", [["a", "b"], [[1, 2], [3]], [["a", 1]]])
+def test_several_prompts_are_refused_for_now(tokenizer: Tokenizer, prompt: Any) -> None:
+    """Not taken for one prompt by mistake."""
+    with pytest.raises(NotSupported, match="prompt"):
+        encode_prompt(prompt, tokenizer)
+
+
+def test_lone_bytes_have_a_name(tokenizer: Tokenizer) -> None:
+    """A byte that is no character is spelled out as the server of 2023 did."""
+    byte = tokenizer.encode("\N{OWL}", add_special=False)[-1]
+    assert token_text(byte, tokenizer) == r"byte: \x89"
