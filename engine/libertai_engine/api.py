@@ -7,7 +7,7 @@ server and the in-process transport both call this, so both give the same answer
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -66,7 +66,7 @@ class CompletionAPI:
         finally:
             stream.abort()
 
-    async def astream(self, body: Any) -> AsyncIterator[dict[str, Any]]:
+    async def astream(self, body: Any) -> AsyncGenerator[dict[str, Any], None]:
         """`stream` without blocking the event loop."""
         call = await asyncio.to_thread(self._parse, body, is_stream=True)
         stream = self.engine.submit(call.request)

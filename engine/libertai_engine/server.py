@@ -1,0 +1,162 @@
+"""HTTP around the llama-like API: routes, and the server that runs them.
+
+In: requests. Out: JSON, or server-sent events `data: {…}`. Every request passes `http.guard`
+first; what a route answers comes from `CompletionAPI` as it is. Starlette and uvicorn are known
+here and in `http/` only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from libertai_engine.config import ServerConfig
+from libertai_engine.http.answers import JSONAnswer, Refusal
+from libertai_engine.http.body import read_object
+from libertai_engine.http.exchange import EventStream, Watch
+from libertai_engine.http.guard import HEALTH, Guard
+from libertai_engine.http.lifecycle import Lifecycle
+from libertai_engine.http.run import DrainingServer, listen
+
+if TYPE_CHECKING:
+    from libertai_engine.api import CompletionAPI
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class Endpoints:
+    """The routes. Each reads its body before it asks the engine anything."""
+
+    def __init__(self, lifecycle: Lifecycle, config: ServerConfig) -> None:
+        self._lifecycle = lifecycle
+        self._config = config
+
+    async def completion(self, request: Request) -> Response:
+        """`POST /completion`, with `stream` or without."""
+        api = self._lifecycle.api
+        body = await self._body(request)
+        timeout = self._config.request_timeout
+        if is_stream(body):
+            items = api.astream(body)
+            return EventStream(items, self._lifecycle, timeout, self._config.ping_interval)
+        watch = Watch(request.receive, self._lifecycle, timeout)
+        return JSONAnswer(await watch.supervise(api.acomplete(body)))
+
+    async def tokenize(self, request: Request) -> Response:
+        """`POST /tokenize`."""
+        return await self._call(self._lifecycle.api.tokenize, request)
+
+    async def detokenize(self, request: Request) -> Response:
+        """`POST /detokenize`."""
+        return await self._call(self._lifecycle.api.detokenize, request)
+
+    async def infill(self, request: Request) -> Response:
+        """`POST /infill`."""
+        return await self._call(self._lifecycle.api.infill, request)
+
+    async def props(self, request: Request) -> Response:
+        """`GET /props`."""
+        return JSONAnswer(self._lifecycle.api.props())
+
+    async def health(self, request: Request) -> Response:
+        """`GET /health`: asks nobody who could be busy."""
+        return JSONAnswer(self._lifecycle.api.health())
+
+    async def _call(self, method: Callable[[Any], Any], request: Request) -> Response:
+        body = await self._body(request)
+        return JSONAnswer(await asyncio.to_thread(method, body))
+
+    async def _body(self, request: Request) -> dict[str, Any]:
+        return await read_object(request, self._config.max_body_bytes, self._config.body_timeout)
+
+
+def is_stream(body: dict[str, Any]) -> bool:
+    """Whether a `/completion` body asks for a stream. Raises `InvalidRequest`."""
+    from libertai_engine.wire import Body, to_bool
+
+    wanted: bool = Body(body).get("stream", to_bool, False)
+    return wanted
+
+
+def create_app(api: CompletionAPI, config: ServerConfig) -> Starlette:
+    """The ASGI app that serves `api`, ready at once."""
+    return build_app(Lifecycle(api), config)
+
+
+def build_app(lifecycle: Lifecycle, config: ServerConfig) -> Starlette:
+    """The ASGI app over whatever API the lifecycle holds; 503 while it holds none."""
+    to = Endpoints(lifecycle, config)
+    app = Starlette(
+        routes=[
+            _post("/completion", to.completion),
+            _post("/completions", to.completion),
+            _post("/tokenize", to.tokenize),
+            _post("/detokenize", to.detokenize),
+            _post("/infill", to.infill),
+            Route("/props", to.props, methods=["GET"]),
+            Route(HEALTH, to.health, methods=["GET"]),
+        ],
+        middleware=[Middleware(Guard, lifecycle=lifecycle, config=config)],
+        exception_handlers={HTTPException: _refuse},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+def _post(path: str, endpoint: Endpoint) -> Route:
+    return Route(path, endpoint, methods=["POST"])
+
+
+def _refuse(request: Request, error: Exception) -> Response:
+    """Unknown paths and methods, in the error shape of all others."""
+    assert isinstance(error, HTTPException)
+    kind = "not_found_error" if error.status_code == 404 else "invalid_request_error"
+    raise Refusal(error.status_code, kind, error.detail, error.headers) from None
+
+
+def serve(api: CompletionAPI, config: ServerConfig) -> None:
+    """Serve until SIGTERM or SIGINT, then drain and return. Raises `CannotListen`."""
+    lifecycle = Lifecycle(api)
+    _run(lifecycle, config, listen(config))
+
+
+def serve_while_loading(
+    load: Callable[[], CompletionAPI],
+    config: ServerConfig,
+    on_ready: Callable[[str, int], None],
+) -> None:
+    """Like `serve`, but open the port first: 503 "Loading model" until `load` has returned.
+
+    `on_ready` gets the host and port then. Raises `CannotListen` and what `load` raises.
+    """
+    lifecycle, listener = Lifecycle(), listen(config)
+    server = DrainingServer(build_app(lifecycle, config), lifecycle, config)
+    failures: list[BaseException] = []
+
+    def load_and_tell() -> None:
+        try:
+            lifecycle.become_ready(load())
+            on_ready(*listener.getsockname()[:2])
+        except BaseException as error:
+            failures.append(error)
+            server.should_exit = True
+
+    threading.Thread(target=load_and_tell, name="load-model", daemon=True).start()
+    server.run(sockets=[listener])
+    if failures:
+        raise failures[0]
+
+
+def _run(lifecycle: Lifecycle, config: ServerConfig, listener: socket.socket) -> None:
+    app = build_app(lifecycle, config)
+    DrainingServer(app, lifecycle, config).run(sockets=[listener])
