@@ -1,0 +1,139 @@
+"""What changes logits before any choice is made: the request's biases and repetition penalties.
+
+In: logits `[rows, vocab]` and, per row, ids with what to do to them. Out: the same tensor, changed
+in place at those ids only; the cost does not depend on the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from libertai_engine.sampling_params import SamplingParams
+
+Ids = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.float64]
+LARGEST = float(torch.finfo(torch.float32).max)
+
+
+@dataclass(frozen=True, slots=True)
+class Bias:
+    """What is added to the logits of single ids: no id twice, -inf bans."""
+
+    ids: Ids
+    values: Numbers
+
+    @classmethod
+    def of(cls, values: Mapping[int, float]) -> Bias:
+        """The bias that adds `values[id]` to the logit of `id`."""
+        return cls(np.array([*values], dtype=np.int64), np.array([*values.values()], dtype=float))
+
+
+class PenaltyWindow:
+    """The latest tokens of one sequence, counted.
+
+    `size` is the most tokens remembered. The counts are always those of the tokens remembered, all
+    positive; `exempt` is never counted.
+    """
+
+    def __init__(self, size: int, tokens: Sequence[int], *, exempt: int | None = None) -> None:
+        self._exempt = exempt
+        self._size = size
+        self._tokens: deque[int] = deque()
+        self._counts: dict[int, int] = {}
+        for token in tokens[max(0, len(tokens) - size) :]:
+            self.push(token)
+
+    def push(self, token: int) -> None:
+        """Remember `token`, and forget the oldest where that is one too many."""
+        self._tokens.append(token)
+        if token != self._exempt:
+            self._counts[token] = self._counts.get(token, 0) + 1
+        if len(self._tokens) > self._size:
+            self._forget(self._tokens.popleft())
+
+    def _forget(self, token: int) -> None:
+        if token == self._exempt:
+            return
+        self._counts[token] -= 1
+        if not self._counts[token]:
+            del self._counts[token]
+
+    def ids(self) -> Ids:
+        """The different tokens in the window `[n]`."""
+        return np.fromiter(self._counts.keys(), dtype=np.int64, count=len(self._counts))
+
+    def counts(self) -> Numbers:
+        """How often each of `ids()` is in the window `[n]`."""
+        return np.fromiter(self._counts.values(), dtype=np.float64, count=len(self._counts))
+
+
+def has_penalties(params: SamplingParams) -> bool:
+    """False where penalties would leave every logit as it is."""
+    is_neutral = (
+        params.repeat_penalty == 1
+        and params.frequency_penalty == 0
+        and params.presence_penalty == 0
+    )
+    return params.penalty_window != 0 and not is_neutral
+
+
+def add_biases(logits: torch.Tensor, biases: Sequence[tuple[int, Bias]]) -> None:
+    """Add each row's bias: `biases` holds (row, bias). Ids outside the vocabulary do nothing."""
+    vocab = logits.shape[-1]
+    known = [(row, bias, (bias.ids >= 0) & (bias.ids < vocab)) for row, bias in biases]
+    where = _where([(row, bias.ids[inside]) for row, bias, inside in known], logits)
+    values = _joined([bias.values[inside] for _, bias, inside in known])
+    _put(logits, where, logits[where].cpu().double() + values)
+
+
+def penalize(
+    logits: torch.Tensor, rows: Sequence[tuple[int, PenaltyWindow, SamplingParams]]
+) -> None:
+    """Make the tokens of each row's window less likely: `rows` holds (row, window, settings).
+
+    As in llama.cpp: a logit is divided by the repeat penalty if positive, else multiplied by it
+    (Keskar et al., "CTRL", 2019, with the sign mended); then `count * frequency + presence` is
+    taken off.
+    """
+    ids = [window.ids() for _, window, _ in rows]
+    where = _where([(row, found) for (row, _, _), found in zip(rows, ids, strict=True)], logits)
+    counts = _joined([window.counts() for _, window, _ in rows])
+    sizes = [len(found) for found in ids]
+    repeat = _spread((params.repeat_penalty for _, _, params in rows), sizes)
+    frequency = _spread((params.frequency_penalty for _, _, params in rows), sizes)
+    presence = _spread((params.presence_penalty for _, _, params in rows), sizes)
+    found_logits = logits[where].cpu().double()  # [all ids]
+    scaled = torch.where(found_logits <= 0, found_logits * repeat, found_logits / repeat)
+    _put(logits, where, scaled - (counts * frequency + presence))
+
+
+def _where(
+    found: Sequence[tuple[int, Ids]], logits: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    rows = np.repeat([row for row, _ in found], [len(ids) for _, ids in found])
+    ids = np.concatenate([ids for _, ids in found])
+    return torch.from_numpy(rows).to(logits.device), torch.from_numpy(ids).to(logits.device)
+
+
+def _joined(parts: Sequence[Numbers]) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(parts))
+
+
+def _spread(settings: Iterable[float], sizes: Sequence[int]) -> torch.Tensor:
+    return torch.from_numpy(np.repeat(np.array([*settings], dtype=float), sizes))
+
+
+def _put(
+    logits: torch.Tensor, where: tuple[torch.Tensor, torch.Tensor], values: torch.Tensor
+) -> None:
+    # NOTE: extreme settings must not make an infinite logit of a finite one; -inf stays (banned),
+    # and NaN stays NaN for the sampler to find.
+    banned = values == -torch.inf
+    values = values.clamp(-LARGEST, LARGEST).masked_fill(banned, -torch.inf)
+    logits[where] = values.to(logits.dtype).to(logits.device)

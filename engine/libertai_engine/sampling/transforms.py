@@ -1,0 +1,124 @@
+"""The filters of the sampler chain: pure functions from candidates to candidates.
+
+In: `Candidates` (sorted, removed ones -inf at the end), the setting of each row `[rows, 1]` and the
+least number of candidates each row keeps `[rows, 1]`. Out: `Candidates` with the same shape.
+Order and formulas are those of llama.cpp's server of December 2023. Every filter sees
+probabilities renormalised over the survivors of the one before.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from libertai_engine.sampling.candidates import Candidates, compact
+
+Tensor = torch.Tensor
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Softmax of sorted `logits` `[rows, k]`; rows without any candidate give NaN.
+
+    The sum is taken one column after the other, never in a tree whose shape depends on the size of
+    the tensor: so a row's numbers are the same bits in any batch.
+    """
+    weights = (logits - logits[:, :1]).exp()
+    return weights / weights.cumsum(dim=-1)[:, -1:]
+
+
+def top_k(candidates: Candidates, k: Tensor, min_keep: Tensor) -> Candidates:
+    """Keep the `k` most likely tokens."""
+    return keep_first(candidates, torch.maximum(k, min_keep))
+
+
+def tail_free(candidates: Candidates, z: Tensor, min_keep: Tensor) -> Candidates:
+    """Cut the tail where the curvature of the sorted probabilities has spent its share `z`.
+
+    Phénix and Egan, "Tail Free Sampling" (2019): weights are the absolute second differences of
+    the sorted probabilities, normalised. Rows with at most two candidates stay as they are.
+    """
+    probs = probabilities(candidates.logits)
+    size = _count(candidates.logits)
+    if probs.shape[-1] <= 2:
+        return candidates
+    column = _columns(probs)[:, :-2]
+    first = probs[:, :-1] - probs[:, 1:]  # [rows, k - 1]
+    # NOTE: the last two candidates of a row have no second difference, whatever padding follows.
+    inside = column < size - 2
+    second = torch.where(inside, (first[:, :-1] - first[:, 1:]).abs(), 0.0)  # [rows, k - 2]
+    total = second.cumsum(dim=-1)[:, -1:]
+    flat = inside.double() / (size - 2).clamp_min(1)
+    share = torch.where(total > 1e-6, second / total, flat).cumsum(dim=-1)
+    stop = inside & (share > z) & (column >= min_keep)
+    return keep_first(candidates, torch.where(stop.any(-1, keepdim=True), _first(stop), size))
+
+
+def typical(candidates: Candidates, p: Tensor, min_keep: Tensor) -> Candidates:
+    """Keep the tokens whose surprise is nearest to the entropy, up to total probability `p`.
+
+    Meister et al., "Locally Typical Sampling" (2022). The most likely token may go.
+    """
+    probs = probabilities(candidates.logits)
+    surprise = -probs.log()
+    # NOTE: 0 * log 0 is 0 here: a token without probability adds nothing to the entropy.
+    entropy = torch.where(probs > 0, probs * surprise, 0.0).cumsum(dim=-1)[:, -1:]
+    distance = (surprise - entropy).abs()
+    order = distance.sort(dim=-1, stable=True).indices
+    reached = probs.gather(-1, order).cumsum(dim=-1) > p
+    stop = reached & (_columns(probs) >= min_keep - 1)
+    size = _count(candidates.logits)
+    kept = torch.where(stop.any(-1, keepdim=True), _first(stop) + 1, size)
+    keep = torch.zeros_like(stop).scatter(-1, order, _columns(probs) < kept)
+    return compact(Candidates(_removed_unless(keep, candidates.logits), candidates.ids))
+
+
+def top_p(candidates: Candidates, p: Tensor, min_keep: Tensor) -> Candidates:
+    """Keep the fewest most likely tokens whose probabilities add up to `p`.
+
+    Holtzman et al., "The Curious Case of Neural Text Degeneration" (2020).
+    """
+    reached = probabilities(candidates.logits).cumsum(dim=-1) >= p
+    stop = reached & (_columns(reached) + 1 >= min_keep)
+    kept = torch.where(stop.any(-1, keepdim=True), _first(stop) + 1, stop.shape[-1])
+    return keep_first(candidates, kept)
+
+
+def min_p(candidates: Candidates, p: Tensor, min_keep: Tensor) -> Candidates:
+    """Keep tokens at least `p` times as likely as the most likely one, which always stays.
+
+    The ratio of two probabilities needs no softmax: it is exp of the difference of the logits.
+    """
+    ratio = (candidates.logits - candidates.logits[:, :1]).exp()
+    column = _columns(ratio)
+    keep = (ratio >= p) | (column < min_keep) | (column == 0)
+    return Candidates(_removed_unless(keep, candidates.logits), candidates.ids)
+
+
+def temperature(candidates: Candidates, t: Tensor, min_keep: Tensor) -> Candidates:
+    """Divide the logits by `t` > 0. The best logit becomes 0, so that no `t` can overflow.
+
+    `min_keep` is not looked at: nothing is removed, however unlikely it becomes.
+    """
+    lowest = torch.finfo(torch.float64).min
+    scaled = ((candidates.logits - candidates.logits[:, :1]) / t).clamp_min(lowest)
+    return Candidates(_removed_unless(candidates.logits > -torch.inf, scaled), candidates.ids)
+
+
+def _columns(like: Tensor) -> Tensor:
+    return torch.arange(like.shape[-1])[None]  # [1, k]
+
+
+def _count(logits: Tensor) -> Tensor:
+    return (logits > -torch.inf).sum(dim=-1, keepdim=True)  # [rows, 1]
+
+
+def _first(hit: Tensor) -> Tensor:
+    return hit.int().argmax(dim=-1, keepdim=True)  # [rows, 1], 0 where there is none
+
+
+def _removed_unless(keep: Tensor, logits: Tensor) -> Tensor:
+    return torch.where(keep, logits, -torch.inf)
+
+
+def keep_first(candidates: Candidates, count: Tensor) -> Candidates:
+    keep = _columns(candidates.logits) < count
+    return Candidates(_removed_unless(keep, candidates.logits), candidates.ids)
