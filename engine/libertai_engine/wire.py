@@ -220,9 +220,11 @@ def encode_prompt(prompt: Any, tokenizer: Tokenizer) -> list[int]:
 
     BOS goes in front if the model wants one and the prompt is or begins with a string.
     """
-    if isinstance(prompt, list) and _is_several(prompt):
+    if not isinstance(prompt, (str, list)):
+        raise _wrong_prompt()
+    pieces = [prompt] if isinstance(prompt, str) else prompt
+    if _is_several(pieces):
         raise NotSupported("`prompt` with several prompts is not supported by this server")
-    pieces = prompt if isinstance(prompt, list) else [prompt]
     token_ids: list[int] = []
     for index, piece in enumerate(pieces):
         token_ids.extend(_encode_piece(piece, tokenizer, is_first=index == 0))
@@ -241,7 +243,11 @@ def _encode_piece(piece: Any, tokenizer: Tokenizer, *, is_first: bool) -> list[i
         return tokenizer.encode(to_str("prompt", piece), add_special=is_first)
     if isinstance(piece, int) and not isinstance(piece, bool):
         return [to_int("prompt", piece, 0, tokenizer.vocab_size - 1)]
-    raise _wrong("prompt", "a string or an array of strings and token ids")
+    raise _wrong_prompt()
+
+
+def _wrong_prompt() -> InvalidRequest:
+    return _wrong("prompt", "a string or an array of strings and token ids")
 
 
 def _settings(request: Request, is_stream: bool, n_keep: int) -> dict[str, Any]:
