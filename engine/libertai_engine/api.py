@@ -12,20 +12,12 @@ from importlib.metadata import version
 from typing import Any
 
 from libertai_engine.engine import Engine
-from libertai_engine.errors import EngineError, EngineUnavailable, InvalidRequest, NotSupported
+from libertai_engine.errors import EngineError, EngineUnavailable, NotSupported
 from libertai_engine.sequence import Delta
 from libertai_engine.stream import Stream
-from libertai_engine.wire import (
-    Answer,
-    Body,
-    CompletionCall,
-    format_chunk,
-    format_result,
-    parse_completion,
-    to_bool,
-    to_int,
-    to_str,
-)
+from libertai_engine.wire.coerce import Body, to_bool, to_int, to_str, wrong
+from libertai_engine.wire.format import Answer, format_chunk, format_result
+from libertai_engine.wire.parse import CompletionCall, parse_completion
 
 
 class CompletionAPI:
@@ -37,6 +29,11 @@ class CompletionAPI:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+
+    def wants_stream(self, body: Any) -> bool:
+        """Whether a `/completion` body asks to be answered by `stream`."""
+        wish: bool = Body(body).get("stream", to_bool, False)
+        return wish
 
     def complete(self, body: Any) -> dict[str, Any]:
         """`POST /completion` without `stream`: the whole answer."""
@@ -173,5 +170,5 @@ class CompletionAPI:
 
 def _to_array(name: str, value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise InvalidRequest(f"`{name}` must be an array", field=name)
+        raise wrong(name, "an array")
     return value

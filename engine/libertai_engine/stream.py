@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 
 from libertai_engine.errors import EngineError
 from libertai_engine.sequence import Delta
@@ -31,7 +32,7 @@ class Stream(Iterator[Delta], AsyncIterator[Delta]):
         self._on_abort = on_abort
         self._items: deque[Delta | EngineError] = deque()
         self._changed = threading.Condition()
-        self._wake_loop: Callable[[], None] | None = None
+        self._wake_loop: Callable[[], object] | None = None
         self._is_closed = False
         self._is_aborted = False
 
@@ -93,7 +94,7 @@ class Stream(Iterator[Delta], AsyncIterator[Delta]):
         if wake_loop is not None:
             self._wake(wake_loop)
 
-    def _wake(self, wake_loop: Callable[[], None]) -> None:
+    def _wake(self, wake_loop: Callable[[], object]) -> None:
         try:
             wake_loop()
         except RuntimeError:  # the reader's event loop was closed under it
@@ -102,7 +103,7 @@ class Stream(Iterator[Delta], AsyncIterator[Delta]):
     def _expect_news(self) -> asyncio.Future[None]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        self._wake_loop = lambda: loop.call_soon_threadsafe(_resolve, future) and None
+        self._wake_loop = partial(loop.call_soon_threadsafe, _resolve, future)
         return future
 
     def _take(self) -> Delta:

@@ -10,7 +10,8 @@ import pytest
 from libertai_engine.errors import InvalidRequest, NotSupported
 from libertai_engine.sampling_params import SamplingParams
 from libertai_engine.text.tokenizer import Tokenizer
-from libertai_engine.wire import CompletionCall, encode_prompt, parse_completion, token_text
+from libertai_engine.wire.format import token_text
+from libertai_engine.wire.parse import CompletionCall, encode_prompt, parse_completion
 from tests.fakes import tiny_tokenizer
 
 

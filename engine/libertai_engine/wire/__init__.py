@@ -1,0 +1,1 @@
+"""The llama-like API's words. Only here are wire names such as `n_predict` used."""

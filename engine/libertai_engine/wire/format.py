@@ -1,0 +1,131 @@
+"""Deltas to JSON objects. Pure functions.
+
+In: a `Delta`, or a finished answer, with the call it belongs to. Out: the dict that goes on the
+wire: the keys of the server of December 2023, and those of later servers beside them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from libertai_engine.sampling.sampler import SampledToken
+from libertai_engine.sequence import Delta, Finish, FinishReason
+from libertai_engine.text.tokenizer import Tokenizer
+from libertai_engine.wire.fields import SAMPLING
+from libertai_engine.wire.parse import CompletionCall
+
+
+def format_chunk(delta: Delta, call: CompletionCall, tokenizer: Tokenizer) -> dict[str, Any]:
+    """One event of a stream that goes on."""
+    chunk = {"content": delta.text, "multimodal": False, "slot_id": delta.slot, "stop": False}
+    return chunk | _probabilities(delta.tokens, call, tokenizer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A finished sequence: its text, the tokens that made it, and how it ended."""
+
+    text: str
+    tokens: Sequence[SampledToken]
+    finish: Finish
+
+
+def format_result(
+    answer: Answer, call: CompletionCall, tokenizer: Tokenizer, *, model: str, context_size: int
+) -> dict[str, Any]:
+    """The whole answer (the last event of a stream: what is new in it)."""
+    finish = answer.finish
+    result = {
+        "content": answer.text,
+        "generation_settings": {
+            **_settings(call),
+            "seed": finish.seed,
+            "model": model,
+            "n_ctx": context_size,
+        },
+        "model": model,
+        "prompt": call.prompt,
+        "slot_id": finish.slot,
+        "id_slot": finish.slot,
+        "stop": True,
+        "stop_type": finish.reason.value,
+        "stopped_eos": finish.reason is FinishReason.EOS,
+        "stopped_limit": finish.reason is FinishReason.LIMIT,
+        "stopped_word": finish.reason is FinishReason.WORD,
+        "stopping_word": finish.stop_word,
+        "timings": _timings(finish),
+        "tokens_cached": finish.num_in_cache,
+        "tokens_evaluated": finish.num_prompt_tokens,
+        "tokens_predicted": finish.num_generated,
+        "truncated": finish.truncated,
+    }
+    return result | _probabilities(answer.tokens, call, tokenizer)
+
+
+def _timings(finish: Finish) -> dict[str, Any]:
+    num_evaluated = finish.num_prompt_tokens - finish.num_cached
+    return {
+        "cache_n": finish.num_cached,
+        **_phase("prompt", num_evaluated, finish.timings.prompt_ms),
+        **_phase("predicted", finish.num_generated, finish.timings.predicted_ms),
+    }
+
+
+def _phase(name: str, count: int, milliseconds: float) -> dict[str, Any]:
+    return {
+        f"{name}_n": count,
+        f"{name}_ms": milliseconds,
+        f"{name}_per_token_ms": milliseconds / count if count else 0.0,
+        f"{name}_per_second": 1e3 * count / milliseconds if milliseconds > 0 else 0.0,
+    }
+
+
+def _probabilities(
+    tokens: Sequence[SampledToken], call: CompletionCall, tokenizer: Tokenizer
+) -> dict[str, Any]:
+    """One entry for each token of `content`, if probabilities were asked for."""
+    if not call.request.sampling.num_probs:
+        return {}
+    entries = [
+        {
+            "content": token_text(token.token_id, tokenizer),
+            "probs": [
+                {"tok_str": token_text(token_id, tokenizer), "prob": probability}
+                for token_id, probability in token.probs
+            ],
+        }
+        for token in tokens
+    ]
+    return {"completion_probabilities": entries}
+
+
+def token_text(token_id: int, tokenizer: Tokenizer) -> str:
+    r"""A token as text; a lone byte that is no character reads `byte: \xNN`."""
+    piece = tokenizer.token_bytes(token_id)
+    if len(piece) == 1 and piece[0] >= 0x80:
+        return f"byte: \\x{piece[0]:02x}"
+    return piece.decode(errors="replace")
+
+
+def _settings(call: CompletionCall) -> dict[str, Any]:
+    """The options as they were understood, defaults included."""
+    request, sampling = call.request, call.request.sampling
+    settings: dict[str, Any] = {
+        wire: getattr(sampling, inner) for wire, (inner, _) in SAMPLING.items()
+    }
+    return settings | {
+        # The server of 2023 said `temp`, later ones say `temperature`.
+        "temp": sampling.temperature,
+        "logit_bias": [
+            [token_id, bias if math.isfinite(bias) else None]
+            for token_id, bias in sampling.logit_bias
+        ],
+        "stop": list(request.stop),
+        "n_predict": -1 if request.max_tokens is None else request.max_tokens,
+        "n_keep": call.n_keep,
+        "stream": call.is_stream,
+        "grammar": "",
+    }
