@@ -7,7 +7,6 @@ No tensors here: the store keeps the copies as opaque objects with a size.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -24,7 +23,7 @@ class Sized(Protocol):
 Copy = TypeVar("Copy", bound=Sized)
 
 
-def common_prefix_length(left: Sequence[int], right: Sequence[int]) -> int:
+def common_prefix_length(left: list[int], right: list[int]) -> int:
     """Number of leading tokens that `left` and `right` share, by bisection over slice compares."""
     low, high = 0, min(len(left), len(right))
     while low < high:
@@ -59,7 +58,7 @@ class PrefixStore(Generic[Copy]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def holds(self, token_ids: Sequence[int]) -> bool:
+    def holds(self, token_ids: list[int]) -> bool:
         """True if `token_ids` is the beginning of something stored."""
         return self.find(token_ids)[0] == len(token_ids)
 
@@ -76,7 +75,7 @@ class PrefixStore(Generic[Copy]):
         while self.num_bytes > self._max_bytes:
             self._forget(next(iter(self._entries)))
 
-    def find(self, token_ids: Sequence[int]) -> tuple[int, StoredPrefix[Copy] | None]:
+    def find(self, token_ids: list[int]) -> tuple[int, StoredPrefix[Copy] | None]:
         """The longest common prefix with anything stored: its length (0: none) and the entry."""
         best, best_key = 0, None
         for key, entry in self._entries.items():

@@ -65,11 +65,12 @@ class SlotPool(Generic[Copy]):
         With `reuse`, the slot's `token_ids` are the longest prefix of the prompt found anywhere,
         and at least one prompt token is left to evaluate; without, they are empty.
         """
-        slot = self._pick(prompt_ids, asked)
+        prompt = list(prompt_ids)
+        slot = self._pick(prompt, asked)
         if slot is None:
             return None
         slot.is_busy = True
-        self._fill(slot, prompt_ids[:-1] if reuse else [])
+        self._fill(slot, prompt[:-1] if reuse else [])
         return slot
 
     def release(self, slot: Slot) -> None:
@@ -77,20 +78,20 @@ class SlotPool(Generic[Copy]):
         slot.is_busy = False
         slot.last_used = next(self._clock)
 
-    def _pick(self, prompt_ids: Sequence[int], asked: int | None) -> Slot | None:
+    def _pick(self, prompt: list[int], asked: int | None) -> Slot | None:
         if asked is not None:
             slot = self._slots[asked]
             return None if slot.is_busy else slot
         idle = [slot for slot in self._slots if not slot.is_busy]
-        return max(idle, key=lambda slot: self._preference(slot, prompt_ids), default=None)
+        return max(idle, key=lambda slot: self._preference(slot, prompt), default=None)
 
-    def _preference(self, slot: Slot, prompt_ids: Sequence[int]) -> tuple[int, int]:
+    def _preference(self, slot: Slot, prompt: list[int]) -> tuple[int, int]:
         """Longest prefix first (if it is most of what the lane holds), then least recently used."""
-        shared = common_prefix_length(slot.token_ids, prompt_ids)
+        shared = common_prefix_length(slot.token_ids, prompt)
         is_continued = shared > 0 and shared >= MIN_SHARED * len(slot.token_ids)
         return (shared if is_continued else 0, -slot.last_used)
 
-    def _fill(self, slot: Slot, wanted: Sequence[int]) -> None:
+    def _fill(self, slot: Slot, wanted: list[int]) -> None:
         kept = common_prefix_length(slot.token_ids, wanted)
         source, copied = self._longest_elsewhere(slot, wanted)
         stored_length, stored = self._store.find(wanted)
@@ -99,7 +100,7 @@ class SlotPool(Generic[Copy]):
             del slot.token_ids[kept:]
         elif source is not None and copied >= stored_length:
             self._lanes.copy_prefix(source.index, slot.index, copied)
-            slot.token_ids = list(wanted[:copied])
+            slot.token_ids = wanted[:copied]
         else:
             self._load(slot, stored, stored_length)
 
@@ -108,13 +109,13 @@ class SlotPool(Generic[Copy]):
         self._lanes.load_prefix(slot.index, stored.copy, length)
         slot.token_ids = stored.token_ids[:length]
 
-    def _longest_elsewhere(self, slot: Slot, wanted: Sequence[int]) -> tuple[Slot | None, int]:
+    def _longest_elsewhere(self, slot: Slot, wanted: list[int]) -> tuple[Slot | None, int]:
         others = [other for other in self._slots if other is not slot]
         lengths = [common_prefix_length(other.token_ids, wanted) for other in others]
         best = max(range(len(others)), key=lengths.__getitem__, default=None)
         return (None, 0) if best is None else (others[best], lengths[best])
 
-    def _keep_copy(self, slot: Slot, wanted: Sequence[int]) -> None:
+    def _keep_copy(self, slot: Slot, wanted: list[int]) -> None:
         """Before a lane is overwritten, keep what would be lost in the host store."""
         held = slot.token_ids
         is_lost = common_prefix_length(held, wanted) < len(held) and not any(
