@@ -56,9 +56,9 @@ class ServerConfig:
     """One HTTP server in front of one engine. Sizes in bytes, times in seconds.
 
     `cors_origins` are the web pages that may read answers ("*": all; none: pages of this machine).
-    `allowed_hosts` are further names that a server bound to loopback answers to. `body_timeout`
-    is for a request's body to arrive, `request_timeout` for its answer to end, `drain_timeout` for
-    those still running when the server shall end. A stream sends a ping when it has been silent
+    `allowed_hosts` are further names that a server bound to loopback answers to. `receive_timeout`
+    is for a request's head, and again for its body, to arrive; `request_timeout` for its answer to
+    end; `drain_timeout` for those still running when the server shall end. A stream sends a ping when it has been silent
     for `ping_interval`.
     """
 
@@ -68,7 +68,7 @@ class ServerConfig:
     cors_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     max_body_bytes: int = 8 << 20
-    body_timeout: float = 60.0
+    receive_timeout: float = 60.0
     request_timeout: float = 600.0
     drain_timeout: float = 30.0
     ping_interval: float = 15.0
@@ -77,7 +77,7 @@ class ServerConfig:
         _require(0 <= self.port <= 65535, "port", "must be between 0 and 65535")
         _require(all(self.api_keys), "api_keys", "must not be empty")
         _require(self.max_body_bytes >= 1, "max_body_bytes", "must be at least 1")
-        for name in ("body_timeout", "request_timeout", "ping_interval"):
+        for name in ("receive_timeout", "request_timeout", "ping_interval"):
             _require(getattr(self, name) > 0, name, "must be positive")
         _require(self.drain_timeout >= 0, "drain_timeout", "must be at least 0")
 

@@ -46,7 +46,7 @@ class Endpoints:
         api = self._lifecycle.api
         body = await self._body(request)
         timeout = self._config.request_timeout
-        if is_stream(body):
+        if api.wants_stream(body):
             items = api.astream(body)
             return EventStream(items, self._lifecycle, timeout, self._config.ping_interval)
         watch = Watch(request.receive, self._lifecycle, timeout)
@@ -77,15 +77,7 @@ class Endpoints:
         return JSONAnswer(await asyncio.to_thread(method, body))
 
     async def _body(self, request: Request) -> dict[str, Any]:
-        return await read_object(request, self._config.max_body_bytes, self._config.body_timeout)
-
-
-def is_stream(body: dict[str, Any]) -> bool:
-    """Whether a `/completion` body asks for a stream. Raises `InvalidRequest`."""
-    from libertai_engine.wire import Body, to_bool
-
-    wanted: bool = Body(body).get("stream", to_bool, False)
-    return wanted
+        return await read_object(request, self._config.max_body_bytes, self._config.receive_timeout)
 
 
 def create_app(api: CompletionAPI, config: ServerConfig) -> Starlette:

@@ -110,6 +110,7 @@ class EventStream(Response):
             media_type="text/event-stream",
             headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
         )
+        del self.headers["content-length"]
         self._items = items
         self._lifecycle = lifecycle
         self._timeout = timeout

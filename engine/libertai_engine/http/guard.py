@@ -105,9 +105,9 @@ class _Exchange:
             self.status = message["status"]
             origin = self.headers.get("origin")
             MutableHeaders(scope=message).update(checks.cors_headers(origin, self._config))
-        elif not message.get("more_body", False):
-            self._is_complete = True
         await self._send(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self._is_complete = True
 
     async def fail(self, error: Exception) -> None:
         """Answer with the error; if an answer has begun that cannot be ended, cut it off."""
@@ -127,8 +127,9 @@ class _Exchange:
         await self.send({"type": "http.response.body", "body": answer.body, "more_body": True})
         # NOTE: closing while the client still sends would reset the connection and take the
         # answer with it before the client has read it.
+        patience = 0.0 if answer.status_code == 408 else LINGER_SECONDS
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._drop_body(), LINGER_SECONDS)
+            await asyncio.wait_for(self._drop_body(), patience)
         await self.send({"type": "http.response.body", "body": b""})
 
     async def _drop_body(self) -> None:

@@ -14,8 +14,6 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from libertai_engine.http.answers import Refusal, error_object, invalid, json_bytes
 
-HEAD_SECONDS = 20.0
-
 
 class GuardedProtocol(H11Protocol):
     """One connection. While a request's head is awaited, a timer runs that closes it.
@@ -23,8 +21,10 @@ class GuardedProtocol(H11Protocol):
     `scope["state"]["abort"]` cuts the connection off without flushing what is still to be sent.
     """
 
-    _head_timer: asyncio.TimerHandle | None = None
-    _status = 400
+    def __init__(self, *, receive_timeout: float, **uvicorn_options: Any) -> None:
+        super().__init__(**uvicorn_options)
+        self._receive_timeout = receive_timeout
+        self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected."""
@@ -46,7 +46,7 @@ class GuardedProtocol(H11Protocol):
             self._start_timer()
 
     def _start_timer(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
+        self._head_timer = self.loop.call_later(self._receive_timeout, self._head_is_late)
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:
@@ -54,7 +54,7 @@ class GuardedProtocol(H11Protocol):
             self._head_timer = None
 
     def _head_is_late(self) -> None:
-        message = f"no request within {HEAD_SECONDS:g} s"
+        message = f"no request within {self._receive_timeout:g} s"
         self._refuse(Refusal(408, "timeout_error", message))
 
     def send_400_response(self, msg: str) -> None:

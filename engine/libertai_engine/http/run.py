@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import time
+from functools import partial
 from types import FrameType
 from typing import cast
 
@@ -50,7 +51,7 @@ class DrainingServer(uvicorn.Server):
     """
 
     def __init__(self, app: ASGIApp, lifecycle: Lifecycle, config: ServerConfig) -> None:
-        super().__init__(_uvicorn_config(app))
+        super().__init__(_uvicorn_config(app, config))
         self._lifecycle = lifecycle
         self._drain_timeout = config.drain_timeout
         self._drain_until: float | None = None
@@ -77,11 +78,12 @@ class DrainingServer(uvicorn.Server):
         return True
 
 
-def _uvicorn_config(app: ASGIApp) -> uvicorn.Config:
+def _uvicorn_config(app: ASGIApp, config: ServerConfig) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="asyncio",
-        http=cast("type", GuardedProtocol),
+        # NOTE: uvicorn only ever calls what its annotation wants to be a class.
+        http=cast("type", partial(GuardedProtocol, receive_timeout=config.receive_timeout)),
         ws="none",
         lifespan="off",
         interface="asgi3",
