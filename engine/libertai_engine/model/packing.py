@@ -1,0 +1,68 @@
+"""Many rows laid end to end along one packed axis, as tensors.
+
+In: a `Batch` of plain integers. Out: a `PackedBatch`: what the model reads (`input_ids`,
+`position_ids`), where keys and values go, and which stretch of the axis each row has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from libertai_engine.model.batch import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class PackedRow:
+    """One row on the packed axis: tokens `[first, last)`, positions `[start, end)` of a lane.
+
+    Invariant: `last - first == end - start >= 1`.
+    """
+
+    slot: int
+    start: int
+    end: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedBatch:
+    """All rows of one step. Invariant: the rows cover the packed axis, T tokens, without gaps.
+
+    `attended` lists the attention modules that have looked at the rows so far.
+    """
+
+    rows: tuple[PackedRow, ...]
+    input_ids: torch.Tensor  # [1, T]
+    position_ids: torch.Tensor  # [1, T]
+    slots: torch.Tensor  # [T], the lane of each token
+    logits_to_keep: torch.Tensor  # [rows that want logits], indices into the packed axis
+    attended: list[torch.nn.Module] = field(default_factory=list)
+
+
+def pack(batch: Batch, device: torch.device) -> PackedBatch:
+    """Lay the rows of `batch` end to end, in their order."""
+    rows: list[PackedRow] = []
+    first = 0
+    for row in batch.rows:
+        last = first + len(row.token_ids)
+        rows.append(PackedRow(row.slot, row.start, row.end, first, last))
+        first = last
+    numbers = torch.tensor(
+        [
+            [token_id for row in batch.rows for token_id in row.token_ids],
+            [position for row in rows for position in range(row.start, row.end)],
+            [row.slot for row in rows for _ in range(row.start, row.end)],
+        ],
+        dtype=torch.long,
+    ).to(device)  # [3, T]: one transfer for all three
+    kept = [p.last - 1 for p, row in zip(rows, batch.rows, strict=True) if row.wants_logits]
+    return PackedBatch(
+        rows=tuple(rows),
+        input_ids=numbers[:1],
+        position_ids=numbers[1:2],
+        slots=numbers[2],
+        logits_to_keep=torch.tensor(kept, dtype=torch.long, device=device),
+    )

@@ -1,0 +1,74 @@
+"""Does this model work on slot lanes? Found out by running it, not by its name.
+
+In: a loaded transformers model. Out: nothing, or a `ModelLoadError` that says what does not fit.
+"""
+
+from __future__ import annotations
+
+import torch
+from transformers import PreTrainedModel
+
+from libertai_engine.errors import ModelLoadError
+from libertai_engine.model.attention import UnsupportedAttention, use_slot_lanes
+from libertai_engine.model.batch import Batch, Row
+from libertai_engine.model.kv_cache import KVCache
+from libertai_engine.model.packing import pack
+from libertai_engine.model.runner import evaluate
+
+_TOKENS = (1, 2, 3, 4, 5, 6)
+_NEIGHBOUR = (7, 8, 9)
+
+# Largest relative difference between two ways to the same logits. Rounding stays far below it
+# (1e-6 and 1e-2 are usual); a model that forgets or mixes rows is of the order of 1.
+_TOLERANCE = {torch.float32: 0.01, torch.bfloat16: 0.3}
+
+
+def check_model(module: PreTrainedModel) -> None:
+    """Raise `ModelLoadError` unless rows of a batch are independent and resumable.
+
+    A handful of tokens is evaluated in one piece, and in two pieces next to another row. Models
+    with recurrent states, position biases, cross attention or an attention of their own either
+    fail here or give two different answers.
+    """
+    use_slot_lanes(module)
+    try:
+        whole, pieces = _both_ways(module)
+    except Exception as error:
+        raise ModelLoadError(
+            f"{_name(module)} cannot run here: {type(error).__name__}: {error}"
+        ) from error
+    if torch.isnan(whole).any():
+        raise ModelLoadError(
+            f"{_name(module)} answers with NaN: broken weights, or not for {module.dtype}"
+        )
+    difference = (whole - pieces).norm() / (whole - whole.mean()).norm().clamp_min(1e-6)
+    if difference > _TOLERANCE.get(module.dtype, 0.3):
+        raise ModelLoadError(
+            f"{_name(module)} cannot run here: it does not keep the requests of one batch apart "
+            f"(relative difference {difference:.2g})"
+        )
+
+
+def _both_ways(module: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits `[vocab]` behind the last token, evaluated in one piece and in two."""
+    cache = KVCache(num_slots=4, context_size=16)
+    # NOTE: slot 0 stays unused, so that a model which skips the cache cannot hit it by chance.
+    whole = _run(module, cache, Row(1, 0, _TOKENS, True))
+    _run(module, cache, Row(2, 0, _TOKENS[:2], False), Row(3, 0, _NEIGHBOUR[:2], False))
+    pieces = _run(module, cache, Row(3, 2, _NEIGHBOUR[2:], False), Row(2, 2, _TOKENS[2:5], False))
+    pieces = _run(module, cache, Row(2, 5, _TOKENS[5:], True), Row(3, 3, _NEIGHBOUR[:1], False))
+    return whole[0], pieces[0]
+
+
+def _run(module: PreTrainedModel, cache: KVCache, *rows: Row) -> torch.Tensor:
+    packed = pack(Batch(rows), module.device)
+    logits = evaluate(module, cache, packed).float()
+    if not packed.attended:
+        raise UnsupportedAttention("attention of its own")
+    if not 0 < cache.num_layers <= len(packed.attended):
+        raise UnsupportedAttention("layers without keys and values that can be kept")
+    return logits
+
+
+def _name(module: PreTrainedModel) -> str:
+    return f"model type `{module.config.model_type}`"

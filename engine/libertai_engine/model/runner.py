@@ -1,0 +1,123 @@
+"""One step of the model: a batch of rows in, the logits that were asked for out.
+
+In: a `Batch`. Out: float32 logits `[rows that want logits, vocab]`; keys and values stay in the
+lanes of their slots, which can be copied, saved to the host and loaded back.
+"""
+
+from __future__ import annotations
+
+import torch
+from transformers import PreTrainedModel
+
+from libertai_engine.errors import ModelLoadError
+from libertai_engine.model.attention import use_slot_lanes
+from libertai_engine.model.batch import Batch, Row
+from libertai_engine.model.kv_cache import KVCache, KVPrefix, StepCache
+from libertai_engine.model.packing import PackedBatch, pack
+from libertai_engine.model.rope import check_context, settle_rope
+
+
+class ModelRunner:
+    """A model with `num_slots` lanes of `context_size` positions each.
+
+    Invariant: position p of a lane holds what the model makes of the lane's tokens up to p, for
+    all positions below the `end` of the last row that ran there; nothing else is promised.
+    Not thread-safe: one thread owns it. NOTE: rotary frequencies of `module` are settled for
+    `context_size`, so a module serves one runner.
+    """
+
+    def __init__(
+        self,
+        module: PreTrainedModel,
+        *,
+        num_slots: int,
+        context_size: int,
+        device: torch.device | str,
+    ) -> None:
+        """Allocates every lane. Raises `InvalidRequest` for a context longer than a learned
+        position table, `ModelLoadError` if the lanes do not fit into memory."""
+        check_context(module, context_size)
+        use_slot_lanes(module)
+        settle_rope(module, context_size)
+        self._module = module
+        self._device = torch.device(device)
+        self._cache = KVCache(num_slots=num_slots, context_size=context_size)
+        self._vocab_size = self._first_step().shape[1]
+
+    def _first_step(self) -> torch.Tensor:
+        try:
+            return self.run(Batch((Row(0, 0, (0,), True),)))
+        except (RuntimeError, MemoryError) as error:  # torch reports lack of memory as RuntimeError
+            raise ModelLoadError(
+                f"no memory for {self.num_slots} slots of {self.context_size} tokens: {error}"
+            ) from error
+
+    @property
+    def vocab_size(self) -> int:
+        """Width of the logits."""
+        return self._vocab_size
+
+    @property
+    def context_size(self) -> int:
+        """Positions in one lane."""
+        return self._cache.context_size
+
+    @property
+    def num_slots(self) -> int:
+        """Number of lanes."""
+        return self._cache.num_slots
+
+    @property
+    def cache_nbytes(self) -> int:
+        """Size of all lanes in bytes, touched or not."""
+        return self._cache.nbytes
+
+    def run(self, batch: Batch) -> torch.Tensor:
+        """Evaluate all rows; `[rows that want logits, vocab]` float32, in row order.
+
+        The result is an ordinary tensor of its own: callers may write to it.
+        """
+        self._check(batch)
+        logits = evaluate(self._module, self._cache, pack(batch, self._device))
+        # NOTE: the copy is made outside inference mode, else nobody could write to it in place.
+        return logits.to(torch.float32, copy=True)
+
+    def _check(self, batch: Batch) -> None:
+        slots = [row.slot for row in batch.rows]
+        assert batch.rows and len(set(slots)) == len(slots), "no row, or a slot twice"
+        for row in batch.rows:
+            assert 0 <= row.slot < self.num_slots, f"slot {row.slot}"
+            assert 0 <= row.start < row.end <= self.context_size, f"[{row.start}, {row.end})"
+
+    @torch.inference_mode()
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """Make the first `length` positions of slot `target` equal to those of `source`."""
+        self._cache.copy(source, target, length)
+
+    @torch.inference_mode()
+    def save_prefix(self, slot: int, length: int) -> KVPrefix:
+        """A host copy of the first `length` positions of a slot."""
+        return self._cache.save(slot, length)
+
+    @torch.inference_mode()
+    def load_prefix(self, slot: int, prefix: KVPrefix, length: int) -> None:
+        """Put the first `length` positions of `prefix` back, into any slot."""
+        assert 0 <= length <= prefix.length
+        self._cache.load(slot, prefix, length)
+
+
+@torch.inference_mode()
+def evaluate(module: PreTrainedModel, cache: KVCache, packed: PackedBatch) -> torch.Tensor:
+    """One forward pass over packed rows; `[rows that want logits, vocab]` in the model's dtype."""
+    output = module(
+        input_ids=packed.input_ids,
+        position_ids=packed.position_ids,
+        past_key_values=StepCache(cache, packed),
+        use_cache=True,
+        logits_to_keep=packed.logits_to_keep,
+        packed=packed,
+    )
+    logits: torch.Tensor = output.logits[0]  # [rows that want logits, vocab]
+    if logits.shape[0] != packed.logits_to_keep.shape[0]:  # a model that keeps all T
+        logits = logits[packed.logits_to_keep]
+    return logits
