@@ -25,7 +25,7 @@ lint: $(VENV)/.ready-test
 	$(BIN)/mypy
 
 bench: $(VENV)/.ready-test
-	$(BIN)/python -m libertai_engine bench
+	$(BIN)/python engine/bench/run.py
 
 record: $(VENV)/.ready-test
 	$(BIN)/python -m pytest tests/llm/recorded --record-mode=rewrite

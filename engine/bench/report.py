@@ -102,13 +102,15 @@ def draw(rows: Sequence[dict[str, Any]], path: Path, subtitle: str) -> None:
     )
     for axis, model in zip(axes[:, 0], models, strict=True):
         _draw_panel(axis, model, [row for row in rows if row["model"] == model])
-    axes[0, 0].legend(loc="upper left", frameon=False)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.suptitle(f"Speed against transformers' generate, same weights and prompts ({subtitle})")
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
 
 def _draw_panel(axis: Any, model: str, rows: Sequence[dict[str, Any]]) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
     places = range(len(rows))
     for offset, name, key in ((-0.2, OURS, "ours"), (0.2, PEER, "peer")):
         heights = [row[f"{key}_tokens_per_second"] for row in rows]
@@ -116,11 +118,15 @@ def _draw_panel(axis: Any, model: str, rows: Sequence[dict[str, Any]]) -> None:
     for place, row in zip(places, rows, strict=True):
         top = max(row["ours_tokens_per_second"], row["peer_tokens_per_second"])
         axis.annotate(
-            f"{row['ratio']:.2f}x", (place, top), ha="center", va="bottom", fontweight="bold"
+            f"ratio {row['ratio']:.2f}", (place, top), ha="center", va="bottom", fontweight="bold"
         )
     axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_locator(NullLocator())
     axis.margins(y=0.15)
     axis.set_xticks(places, [f"{row['label']}\n{row['dtype']}" for row in rows], fontsize=8)
     axis.set_ylabel("tokens per second (log scale)")
-    axis.set_xlabel(f"{model}: work, tokens x streams at once")
+    axis.set_title(model, loc="left", fontsize=10)
+    axis.set_xlabel("work: tokens x streams at once, with the dtype of the weights")
     axis.spines[["top", "right"]].set_visible(False)

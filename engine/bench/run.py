@@ -12,11 +12,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+from transformers.utils.logging import disable_progress_bar
+
 import import_time
 import models
 from contest import Case, Result, contest
 from report import save, summarize, to_table
-from tqdm import tqdm
 
 RESULTS = Path(__file__).parent / "results"
 DTYPES = ("fp32", "bf16")
@@ -63,6 +65,7 @@ def run(args: argparse.Namespace) -> list[Result]:
 def main() -> int:
     """Run both benchmarks; the exit code is that of the import limit."""
     args = parse_args()
+    disable_progress_bar()  # ours is enough
     print("Import time, fresh interpreters:")
     code = import_time.main()
     print("\nSpeed, in turns with transformers' generate:")
