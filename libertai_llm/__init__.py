@@ -1,5 +1,33 @@
-"""LangChain and LlamaIndex for the llama-like API: one client, remote or in-process."""
+"""LangChain and LlamaIndex for the llama-like API: one client, remote or in-process.
+
+In: nothing. Out: the client and its types; the errors are in `libertai_llm.errors`, the framework
+classes in `libertai_llm.langchain` and `libertai_llm.llama_index`.
+"""
 
 from libertai_llm._version import __version__
+from libertai_llm.client import AsyncClient, Client
+from libertai_llm.errors import LibertaiError
+from libertai_llm.params import CompletionParams
+from libertai_llm.probs import TokenProb, TokenProbs
+from libertai_llm.session import Session, SessionStore
+from libertai_llm.timeouts import Timeouts
+from libertai_llm.types import Completion, CompletionChunk, Health, Props, Timings, TokenPiece
 
-__all__ = ["__version__"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Completion",
+    "CompletionChunk",
+    "CompletionParams",
+    "Health",
+    "LibertaiError",
+    "Props",
+    "Session",
+    "SessionStore",
+    "Timeouts",
+    "Timings",
+    "TokenPiece",
+    "TokenProb",
+    "TokenProbs",
+    "__version__",
+]

@@ -1,0 +1,298 @@
+"""The asynchronous client: completions, tokens, and facts about a server.
+
+In: prompts and options. Out: `Completion`s, or the chunks of one as they come. Where the calls go
+is `target`'s rule, what they send is `plan`'s, what follows a failure is `call`'s, how they travel
+is the transport's. The twin of `client_sync`, word for word but for `await`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from libertai_llm import plan
+from libertai_llm.assembly import Assembler
+from libertai_llm.call import Call
+from libertai_llm.errors import APIError, LibertaiError
+from libertai_llm.plan import Caller, Plan
+from libertai_llm.session import Session
+from libertai_llm.timeouts import Timeouts
+from libertai_llm.transport import JSON, AsyncTransport
+from libertai_llm.types import Completion, CompletionChunk, Health, Props, TokenPiece, content_of
+
+if TYPE_CHECKING:
+    import httpx
+
+
+class AsyncClient:
+    """A client of one llama-like API: a server, or an engine in this process.
+
+    Safe from many event loops and threads; close it, or use it with `async with`. Without
+    `session=` a call belongs to no conversation: cookies are kept, a slot is not. Every method
+    raises `LibertaiError`.
+
+    `base_url`, `engine`: see `libertai_llm.target`. `api_key`: sent as a Bearer token (default:
+    `LIBERTAI_API_KEY`). `timeouts`: `Timeouts`, or a number of seconds for the whole call.
+    `max_retries`: attempts after the first, see `RetryPolicy`. `http_client`: an
+    `httpx.AsyncClient` of your own for proxies, certificates, auth (it lives in one loop); ours
+    ignores proxies and .netrc of the environment. `headers`: sent with every request. Pickling
+    keeps the settings without any secret (the key then comes from the environment); copying shares
+    the client.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        engine: Any = None,
+        api_key: str | None = None,
+        timeouts: Timeouts | float | None = None,
+        max_retries: int = 2,
+        http_client: httpx.AsyncClient | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self._plan = Plan.make(
+            base_url,
+            engine,
+            api_key=api_key,
+            timeouts=timeouts,
+            max_retries=max_retries,
+            headers=headers,
+            brings_auth=_brings_auth(http_client),
+        )
+        self._is_http_ours = http_client is None
+        self._transport, self._default = _connect(self._plan, http_client)
+
+    @property
+    def target(self) -> str:
+        """Where the calls go, without secrets."""
+        return self._plan.target
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """The limits of a call that sets none."""
+        return self._plan.timeouts
+
+    async def complete(
+        self,
+        prompt: Any,
+        *,
+        session: Session | None = None,
+        timeouts: Timeouts | float | None = None,
+        **options: Any,
+    ) -> Completion:
+        """Complete a prompt: text, or token ids and strings that together are one prompt.
+
+        `options` are the fields of `CompletionParams`, or their wire names.
+        """
+        caller = Caller.of(session, self._default, timeouts)
+        return await self._whole(self._plan.completion(prompt, options, caller, is_stream=False))
+
+    def stream(
+        self,
+        prompt: Any,
+        *,
+        session: Session | None = None,
+        timeouts: Timeouts | float | None = None,
+        **options: Any,
+    ) -> AsyncGenerator[CompletionChunk, None]:
+        """Complete a prompt, chunk by chunk. The last chunk has the whole answer in `final`.
+
+        Closing the generator ends the generation on the other side.
+        """
+        caller = Caller.of(session, self._default, timeouts)
+        return self._chunks(self._plan.completion(prompt, options, caller, is_stream=True))
+
+    async def infill(
+        self,
+        prefix: str,
+        suffix: str,
+        *,
+        session: Session | None = None,
+        timeouts: Timeouts | float | None = None,
+        **options: Any,
+    ) -> Completion:
+        """What belongs between two pieces of code."""
+        caller = Caller.of(session, self._default, timeouts)
+        call = self._plan.infill(prefix, suffix, options, caller, is_stream=False)
+        return await self._whole(call)
+
+    def infill_stream(
+        self,
+        prefix: str,
+        suffix: str,
+        *,
+        session: Session | None = None,
+        timeouts: Timeouts | float | None = None,
+        **options: Any,
+    ) -> AsyncGenerator[CompletionChunk, None]:
+        """`infill`, chunk by chunk."""
+        caller = Caller.of(session, self._default, timeouts)
+        return self._chunks(self._plan.infill(prefix, suffix, options, caller, is_stream=True))
+
+    @overload
+    async def tokenize(
+        self,
+        text: str,
+        *,
+        add_special: bool = False,
+        parse_special: bool = True,
+        with_pieces: Literal[False] = False,
+    ) -> list[int]: ...
+
+    @overload
+    async def tokenize(
+        self,
+        text: str,
+        *,
+        add_special: bool = False,
+        parse_special: bool = True,
+        with_pieces: Literal[True],
+    ) -> list[TokenPiece]: ...
+
+    async def tokenize(
+        self,
+        text: str,
+        *,
+        add_special: bool = False,
+        parse_special: bool = True,
+        with_pieces: bool = False,
+    ) -> list[int] | list[TokenPiece]:
+        """Token ids of a text; with pieces, ids and bytes.
+
+        `add_special` puts the model's first token (BOS) in front, `parse_special` reads control
+        tokens in the text. A server of 2023 knows neither: no BOS, control tokens are read.
+        """
+        body = plan.tokenize_body(text, add_special, parse_special, with_pieces)
+        reply = await self._simple("/tokenize", body)
+        return plan.token_pieces(reply) if with_pieces else plan.token_ids(reply)
+
+    async def detokenize(self, ids: Iterable[int]) -> str:
+        """The text of token ids."""
+        return content_of(await self._simple("/detokenize", plan.detokenize_body(ids)))
+
+    async def props(self) -> Props:
+        """What the server tells of its model and slots."""
+        return Props.from_wire(await self._simple("/props", None))
+
+    async def health(self) -> Health:
+        """Whether requests are taken now; asked once. A server of 2023 is asked for its props.
+
+        Raises `TransportError` if nobody is there.
+        """
+        try:
+            return plan.health_of(await self._attempt(self._new_simple("/health", None)))
+        except APIError as error:
+            found = plan.health_of_refusal(error)
+        if found is None:
+            await self._attempt(self._new_simple("/props", None))
+        return found or Health(is_ready=True, status="ok")
+
+    async def aclose(self) -> None:
+        """Let go of connections or engine. Closing twice is fine."""
+        await self._transport.aclose()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"AsyncClient({self._plan!r})"
+
+    def __copy__(self) -> AsyncClient:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> AsyncClient:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not self._is_http_ours:
+            raise TypeError("a client with an httpx.AsyncClient of yours cannot be pickled")
+        return plan.make_again, (AsyncClient, self._plan.arguments)
+
+    async def _whole(self, call: Call) -> Completion:
+        with call:
+            completion = Completion.from_wire(await self._persist(call))
+            call.succeed(completion)
+        return completion
+
+    async def _chunks(self, call: Call) -> AsyncGenerator[CompletionChunk, None]:
+        with call:
+            while True:
+                assembler = Assembler()
+                try:
+                    async with aclosing(self._stream_once(call, assembler)) as chunks:
+                        async for chunk in chunks:
+                            yield chunk
+                    break
+                except LibertaiError as error:
+                    error.partial_text = assembler.text
+                    await asyncio.sleep(call.pause_after(error))
+
+    async def _stream_once(
+        self, call: Call, assembler: Assembler
+    ) -> AsyncGenerator[CompletionChunk, None]:
+        items = self._transport.stream(
+            call.path, call.body, session=call.session, timeouts=call.timeouts
+        )
+        async with aclosing(items):
+            async for item in items:
+                chunk = assembler.push(item)
+                call.take(chunk)
+                yield chunk
+        if (last := assembler.end()) is not None:
+            call.take(last)
+            yield last
+
+    async def _simple(self, path: str, body: JSON | None) -> JSON:
+        with self._new_simple(path, body) as call:
+            return await self._persist(call)
+
+    def _new_simple(self, path: str, body: JSON | None) -> Call:
+        return self._plan.simple(path, body, Caller.of(None, self._default, None))
+
+    async def _persist(self, call: Call) -> JSON:
+        """Attempts until one succeeds or no other may follow."""
+        while True:
+            try:
+                return await self._attempt(call)
+            except LibertaiError as error:
+                await asyncio.sleep(call.pause_after(error))
+
+    async def _attempt(self, call: Call) -> JSON:
+        return await self._transport.request(
+            call.method,
+            call.path,
+            call.body if call.method == "POST" else None,
+            session=call.session,
+            timeouts=call.timeouts,
+        )
+
+
+def _connect(found: Plan, http_client: httpx.AsyncClient | None) -> tuple[AsyncTransport, Session]:
+    """The transport of a plan, and the conversation of the calls that belong to none."""
+    if found.endpoint is not None:
+        # httpx takes a while to import: only who uses it waits for it.
+        from libertai_llm.http_async import AsyncHTTPTransport
+
+        over_http = AsyncHTTPTransport(found.endpoint, http_client=http_client)
+        return over_http, Session(cookies=over_http.cookies)
+    from libertai_llm.local import AsyncLocalTransport
+
+    return AsyncLocalTransport(found.engine), Session()
+
+
+def _brings_auth(http_client: httpx.AsyncClient | None) -> bool:
+    if http_client is None:
+        return False
+    return http_client.auth is not None or "Authorization" in http_client.headers

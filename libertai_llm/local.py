@@ -1,0 +1,263 @@
+"""The transports to an engine in this process: the same dicts as over HTTP, without the bytes.
+
+In: routes and JSON bodies. Out: the JSON objects of `libertai_engine.api.CompletionAPI`. Engine
+errors become the errors that the same failure would be over HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import queue
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any, TypeVar
+
+from libertai_llm.engines import Lease
+from libertai_llm.errors import NotFound
+from libertai_llm.replies import engine_error
+from libertai_llm.session import Session
+from libertai_llm.timeouts import Deadlines, Timeouts
+from libertai_llm.transport import JSON
+
+T = TypeVar("T")
+
+
+class LocalTransport:
+    """An engine in this process, for blocking callers. Safe from many threads.
+
+    Invariant: the engine is loaded at the first call and let go of by `close`, or when the
+    transport is forgotten. Without limits a call runs in the caller's own thread; with limits it
+    runs in an event loop of the transport's, so that reaching one frees the slot at once.
+    """
+
+    def __init__(self, engine: Any) -> None:
+        self._lease = Lease(engine)
+        self._loop = _LoopThread()
+        self._release = weakref.finalize(self, _let_go, self._lease, self._loop)
+
+    @property
+    def target(self) -> str:
+        """The model."""
+        return f"engine:{self._lease.name}"
+
+    def request(
+        self, method: str, path: str, body: JSON | None, *, session: Session, timeouts: Timeouts
+    ) -> JSON:
+        """One JSON object. Raises `LibertaiError`."""
+        if timeouts != Timeouts.unlimited():
+            limited = _AsyncCalls(self._lease)
+            return self._loop.run(limited.request(method, path, body, session, timeouts))
+        api = self._lease.api()
+        session.on_answer_from(self.target)
+        with _engine_errors(api):
+            return _route(api, method, path, body)
+
+    def stream(
+        self, path: str, body: JSON, *, session: Session, timeouts: Timeouts
+    ) -> Generator[JSON, None, None]:
+        """The JSON objects of a stream; closing it frees the slot."""
+        if timeouts != Timeouts.unlimited():
+            limited = _AsyncCalls(self._lease)
+            yield from self._loop.iterate(limited.stream(path, body, session, timeouts))
+            return
+        api = self._lease.api()
+        session.on_answer_from(self.target)
+        with _engine_errors(api):
+            yield from _stream_route(api, path)(body)
+
+    def close(self) -> None:
+        """Let go of the engine; it is closed if nobody else in this process uses it."""
+        self._release()
+
+
+class AsyncLocalTransport:
+    """An engine in this process, for any number of event loops.
+
+    Invariant: as `LocalTransport`; no call blocks its loop, loading the model included.
+    """
+
+    def __init__(self, engine: Any) -> None:
+        self._lease = Lease(engine)
+        self._calls = _AsyncCalls(self._lease)
+        self._release = weakref.finalize(self, self._lease.release)
+
+    @property
+    def target(self) -> str:
+        """The model."""
+        return f"engine:{self._lease.name}"
+
+    async def request(
+        self, method: str, path: str, body: JSON | None, *, session: Session, timeouts: Timeouts
+    ) -> JSON:
+        """One JSON object. Raises `LibertaiError`."""
+        return await self._calls.request(method, path, body, session, timeouts)
+
+    def stream(
+        self, path: str, body: JSON, *, session: Session, timeouts: Timeouts
+    ) -> AsyncGenerator[JSON, None]:
+        """The JSON objects of a stream; closing it, or cancelling its task, frees the slot."""
+        return self._calls.stream(path, body, session, timeouts)
+
+    async def aclose(self) -> None:
+        """Let go of the engine; it is closed if nobody else in this process uses it."""
+        await asyncio.to_thread(self._release)
+
+
+class _AsyncCalls:
+    """The routes of a leased engine as coroutines that keep `Timeouts`."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+
+    async def request(
+        self, method: str, path: str, body: JSON | None, session: Session, timeouts: Timeouts
+    ) -> JSON:
+        api = await asyncio.to_thread(self._lease.api)
+        session.on_answer_from(f"engine:{self._lease.name}")
+        with _engine_errors(api):
+            if (method, path) == ("POST", "/completion"):
+                answer: JSON = await _limited(api.acomplete(body), Deadlines(timeouts))
+                return answer
+            return await asyncio.to_thread(_route, api, method, path, body)
+
+    async def stream(
+        self, path: str, body: JSON, session: Session, timeouts: Timeouts
+    ) -> AsyncGenerator[JSON, None]:
+        api = await asyncio.to_thread(self._lease.api)
+        session.on_answer_from(f"engine:{self._lease.name}")
+        deadlines = Deadlines(timeouts)
+        with _engine_errors(api):
+            if path != "/completion":
+                yield await asyncio.to_thread(_route, api, "POST", path, body)
+                return
+            async with aclosing(api.astream(body)) as events:
+                while (item := await _limited(anext(events, None), deadlines)) is not None:
+                    yield item
+                    deadlines.on_event()
+
+
+async def _limited(work: Any, deadlines: Deadlines) -> Any:
+    """Await until the next limit, then cancel and raise `TimedOut`."""
+    if deadlines.remaining is None:
+        return await work
+    import anyio
+
+    try:
+        with anyio.fail_after(deadlines.remaining):
+            return await work
+    except TimeoutError as error:
+        raise deadlines.error() from error
+
+
+def _route(api: Any, method: str, path: str, body: JSON | None) -> JSON:
+    """One answer of a route. Raises `NotFound` for a route the engine does not have."""
+    with_body = {
+        "/completion": api.complete,
+        "/tokenize": api.tokenize,
+        "/detokenize": api.detokenize,
+        "/infill": api.infill,
+    }
+    without_body = {"/props": api.props, "/health": api.health}
+    answer: JSON
+    if method == "POST" and path in with_body:
+        answer = with_body[path](body)
+    elif method == "GET" and path in without_body:
+        answer = without_body[path]()
+    else:
+        raise NotFound(f"the engine has no route {method} {path}", status=404)
+    return answer
+
+
+def _stream_route(api: Any, path: str) -> Callable[[JSON], Iterator[JSON]]:
+    """The route as an iterator of events."""
+    if path == "/completion":
+        found: Callable[[JSON], Iterator[JSON]] = api.stream
+        return found
+    return lambda body: iter([_route(api, "POST", path, body)])
+
+
+@contextmanager
+def _engine_errors(api: Any) -> Iterator[None]:
+    """Engine errors as over HTTP. A closed engine will not open again: no retry."""
+    from libertai_engine.errors import EngineError
+
+    try:
+        yield
+    except EngineError as error:
+        found = engine_error(error.status, error.to_json(), getattr(error, "retry_after", None))
+        found.is_retryable = found.is_retryable and api.engine.is_alive
+        raise found from error
+
+
+def _let_go(lease: Lease, loop: _LoopThread) -> None:
+    loop.close()
+    lease.release()
+
+
+class _LoopThread:
+    """An event loop in a thread of its own, started when it is first needed.
+
+    Invariant: what a blocking caller gives up waiting for is cancelled in the loop.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine and wait for it."""
+        future = asyncio.run_coroutine_threadsafe(work, self._running_loop())
+        try:
+            return future.result()
+        finally:
+            future.cancel()
+
+    def iterate(self, items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
+        """The items of an asynchronous generator, which is closed with this one."""
+        passed: queue.SimpleQueue[tuple[T] | None] = queue.SimpleQueue()
+
+        async def pump() -> None:
+            async with aclosing(items):
+                async for item in items:
+                    passed.put((item,))
+
+        future = asyncio.run_coroutine_threadsafe(pump(), self._running_loop())
+        future.add_done_callback(lambda _: passed.put(None))
+        try:
+            while (box := passed.get()) is not None:
+                yield box[0]
+            future.result()
+        finally:
+            _cancel(future)
+
+    def close(self) -> None:
+        """Stop the loop; twice is fine."""
+        with self._lock:
+            loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.call_soon_threadsafe(loop.stop)
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(
+                    target=_run_loop, args=(self._loop,), name="libertai-llm", daemon=True
+                ).start()
+            return self._loop
+
+
+def _cancel(future: concurrent.futures.Future[None]) -> None:
+    """Cancel and wait until the loop has let go of the engine's slot."""
+    future.cancel()
+
+
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
