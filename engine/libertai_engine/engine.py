@@ -134,4 +134,4 @@ def load_engine(config: EngineConfig | str, *, progress: bool = True) -> Engine:
         context_size=config.context_size or model.train_context,
         device=model.device,
     )
-    return Engine(runner, Tokenizer(model.tokenizer), config, model)
+    return Engine(runner, Tokenizer(model.tokenizer, eos_ids=model.eos_ids), config, model)
