@@ -1,0 +1,168 @@
+"""Where a model's calls go: a client for each way of calling, made when it is first needed.
+
+In: `CallOptions` and a prompt. Out: completions and chunks of the client, as LangChain's errors if
+they fail. Each call borrows the session of its conversation for as long as it runs.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncGenerator, Generator
+from contextlib import aclosing, closing
+from dataclasses import dataclass, field
+from typing import Any
+
+from libertai_llm.client import AsyncClient, Client
+from libertai_llm.errors import APIError, InvalidOption
+from libertai_llm.langchain.errors import model_errors
+from libertai_llm.langchain.options import CallOptions
+from libertai_llm.prompt import CHATML, ChatTemplate
+from libertai_llm.session import SessionStore
+from libertai_llm.types import Completion, CompletionChunk, Props
+
+# A server that has no such route, or keeps it to itself, tells nothing about its template.
+_TELLS_NOTHING = frozenset({403, 404, 405, 501})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where calls go and what they bring: `settings` for both clients, and HTTP libraries' own."""
+
+    settings: dict[str, Any] = field(default_factory=dict, repr=False)
+    session: Any = None
+    http_client: Any = None
+
+
+class Connection:
+    """The clients of one target. Safe from many threads and event loops.
+
+    Invariant: at most one `Client` and one `AsyncClient` exist, both for `target`; nothing is
+    connected or loaded before the first call. A pickled connection comes back without a target.
+    """
+
+    def __init__(self, target: Target, sessions: SessionStore) -> None:
+        self.target = target
+        self.sessions = sessions
+        self._client: Client | None = None
+        self._async_client: AsyncClient | None = None
+        self._template: ChatTemplate | None = None
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[Connection], tuple[Target, SessionStore]]:
+        return Connection, (Target(), SessionStore())
+
+    @property
+    def client(self) -> Client:
+        """The blocking client."""
+        with self._lock:
+            if self._client is None:
+                self._client = Client(**self.target.settings, session=self.target.session)
+            return self._client
+
+    @property
+    def async_client(self) -> AsyncClient:
+        """The client that does not block."""
+        with self._lock:
+            if self._async_client is None:
+                http_client = self.target.http_client
+                self._async_client = AsyncClient(**self.target.settings, http_client=http_client)
+            return self._async_client
+
+    def complete(self, call: CallOptions, prompt: str) -> Completion:
+        """The whole answer."""
+        with model_errors(), self.sessions.checkout(call.thread_id, prompt) as session:
+            return self.client.complete(prompt, session=session, **call.arguments)
+
+    async def acomplete(self, call: CallOptions, prompt: str) -> Completion:
+        """`complete` without blocking."""
+        with model_errors(), self.sessions.checkout(call.thread_id, prompt) as session:
+            return await self.async_client.complete(prompt, session=session, **call.arguments)
+
+    def stream(self, call: CallOptions, prompt: str) -> Generator[CompletionChunk, None, None]:
+        """The answer as it comes. Closing the generator stops it at the other end."""
+        with (
+            model_errors(),
+            self.sessions.checkout(call.thread_id, prompt) as session,
+            closing(self.client.stream(prompt, session=session, **call.arguments)) as chunks,
+        ):
+            yield from chunks
+
+    async def astream(
+        self, call: CallOptions, prompt: str
+    ) -> AsyncGenerator[CompletionChunk, None]:
+        """`stream` without blocking."""
+        with model_errors(), self.sessions.checkout(call.thread_id, prompt) as session:
+            answer = self.async_client.stream(prompt, session=session, **call.arguments)
+            async with aclosing(answer) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+
+    def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
+        """The token ids of a text; with `add_special`, those that the server puts around it."""
+        with model_errors():
+            return self.client.tokenize(text, add_special=add_special)
+
+    def template(self, source: str | None) -> ChatTemplate:
+        """The chat template: the given one, else the server's, else ChatML. Asked for once."""
+        if source is not None:
+            return _given_template(source)
+        if self._template is None:
+            with model_errors():
+                self._template = _told_template(self._props())
+        return self._template
+
+    async def atemplate(self, source: str | None) -> ChatTemplate:
+        """`template` without blocking."""
+        if source is not None:
+            return _given_template(source)
+        if self._template is None:
+            with model_errors():
+                self._template = _told_template(await self._aprops())
+        return self._template
+
+    def close(self) -> None:
+        """Let go of the blocking client."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    async def aclose(self) -> None:
+        """Let go of both clients."""
+        self.close()
+        with self._lock:
+            client, self._async_client = self._async_client, None
+        if client is not None:
+            await client.aclose()
+
+    def _props(self) -> Props:
+        try:
+            return self.client.props()
+        except APIError as error:
+            return _no_props(error)
+
+    async def _aprops(self) -> Props:
+        try:
+            return await self.async_client.props()
+        except APIError as error:
+            return _no_props(error)
+
+
+def _no_props(error: APIError) -> Props:
+    if error.status in _TELLS_NOTHING:
+        return Props()
+    raise error
+
+
+def _told_template(props: Props) -> ChatTemplate:
+    return ChatTemplate(props.chat_template, props.bos_token, props.eos_token)
+
+
+def _given_template(source: str) -> ChatTemplate:
+    if source == "chatml":
+        return ChatTemplate(CHATML)
+    if "{" not in source:
+        raise InvalidOption(
+            "`chat_template` must be jinja2 source or 'chatml'", field="chat_template"
+        )
+    return ChatTemplate(source)
