@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 GROUP = 64  # ids whose best logit is looked at first
+WIDE = 4096  # columns that it pays to get rid of
 
 
 class Candidates(NamedTuple):
@@ -45,7 +46,15 @@ def all_candidates(logits: torch.Tensor) -> Candidates:
 def compact(candidates: Candidates) -> Candidates:
     """The same candidates with the removed ones, which may lie anywhere, moved to the end."""
     logits, order = candidates.logits.sort(dim=-1, descending=True, stable=True)
-    return Candidates(logits, candidates.ids.gather(-1, order))
+    return trim(Candidates(logits, candidates.ids.gather(-1, order)))
+
+
+def trim(candidates: Candidates) -> Candidates:
+    """The same candidates without the columns in which all are removed, if there are many."""
+    if candidates.ids.shape[-1] <= WIDE:
+        return candidates
+    width = int((candidates.logits > -torch.inf).sum(dim=-1).max())
+    return Candidates(candidates.logits[:, :width], candidates.ids[:, :width])
 
 
 def _on_cpu(values: torch.Tensor, ids: torch.Tensor) -> Candidates:

@@ -7,7 +7,7 @@ in place at those ids only; the cost does not depend on the vocabulary.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,10 +86,12 @@ def has_penalties(params: SamplingParams) -> bool:
 def add_biases(logits: torch.Tensor, biases: Sequence[tuple[int, Bias]]) -> None:
     """Add each row's bias: `biases` holds (row, bias). Ids outside the vocabulary do nothing."""
     vocab = logits.shape[-1]
-    known = [(row, bias, (bias.ids >= 0) & (bias.ids < vocab)) for row, bias in biases]
-    where = _where([(row, bias.ids[inside]) for row, bias, inside in known], logits)
-    values = _joined([bias.values[inside] for _, bias, inside in known])
-    _put(logits, where, logits[where].cpu().double() + values)
+    ids = np.concatenate([bias.ids for _, bias in biases])
+    values = np.concatenate([bias.values for _, bias in biases])
+    rows = np.repeat([row for row, _ in biases], [len(bias.ids) for _, bias in biases])
+    known = (ids >= 0) & (ids < vocab)
+    spots = _Spots(logits, rows[known], ids[known])
+    spots.write(spots.read() + values[known])
 
 
 def penalize(
@@ -102,38 +104,45 @@ def penalize(
     taken off.
     """
     ids = [window.ids() for _, window, _ in rows]
-    where = _where([(row, found) for (row, _, _), found in zip(rows, ids, strict=True)], logits)
-    counts = _joined([window.counts() for _, window, _ in rows])
-    sizes = [len(found) for found in ids]
-    repeat = _spread((params.repeat_penalty for _, _, params in rows), sizes)
-    frequency = _spread((params.frequency_penalty for _, _, params in rows), sizes)
-    presence = _spread((params.presence_penalty for _, _, params in rows), sizes)
-    found_logits = logits[where].cpu().double()  # [all ids]
-    scaled = torch.where(found_logits <= 0, found_logits * repeat, found_logits / repeat)
-    _put(logits, where, scaled - (counts * frequency + presence))
+    counts = np.concatenate([window.counts() for _, window, _ in rows])
+    settings = np.array(
+        [
+            (row, params.repeat_penalty, params.frequency_penalty, params.presence_penalty)
+            for row, _, params in rows
+        ]
+    )
+    # One line of settings for every id: [4, all ids]
+    row, repeat, frequency, presence = np.repeat(settings, [len(found) for found in ids], axis=0).T
+    spots = _Spots(logits, row.astype(np.int64), np.concatenate(ids))
+    found = spots.read()
+    scaled = np.where(found <= 0, found * repeat, found / repeat)
+    spots.write(scaled - (counts * frequency + presence))
 
 
-def _where(
-    found: Sequence[tuple[int, Ids]], logits: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    rows = np.repeat([row for row, _ in found], [len(ids) for _, ids in found])
-    ids = np.concatenate([ids for _, ids in found])
-    return torch.from_numpy(rows).to(logits.device), torch.from_numpy(ids).to(logits.device)
+class _Spots:
+    """Single entries of a logits tensor, read and written as float64 on the CPU.
 
+    No entry is named twice.
+    """
 
-def _joined(parts: Sequence[Numbers]) -> torch.Tensor:
-    return torch.from_numpy(np.concatenate(parts))
+    def __init__(self, logits: torch.Tensor, rows: Ids, ids: Ids) -> None:
+        self._logits = logits
+        self._where = (
+            torch.from_numpy(rows).to(logits.device),
+            torch.from_numpy(ids).to(logits.device),
+        )
 
+    def read(self) -> Numbers:
+        """The logits `[n]`."""
+        values: Numbers = self._logits[self._where].cpu().numpy().astype(np.float64)
+        return values
 
-def _spread(settings: Iterable[float], sizes: Sequence[int]) -> torch.Tensor:
-    return torch.from_numpy(np.repeat(np.array([*settings], dtype=float), sizes))
+    def write(self, values: Numbers) -> None:
+        """Set the logits to `values` `[n]`.
 
-
-def _put(
-    logits: torch.Tensor, where: tuple[torch.Tensor, torch.Tensor], values: torch.Tensor
-) -> None:
-    # NOTE: extreme settings must not make an infinite logit of a finite one; -inf stays (banned),
-    # and NaN stays NaN for the sampler to find.
-    banned = values == -torch.inf
-    values = values.clamp(-LARGEST, LARGEST).masked_fill(banned, -torch.inf)
-    logits[where] = values.to(logits.dtype).to(logits.device)
+        NOTE: extreme settings must not make an infinite logit of a finite one, so these stop at
+        the largest float32; -inf stays (a ban) and NaN stays for the sampler to find.
+        """
+        limited = np.where(values == -np.inf, values, np.clip(values, -LARGEST, LARGEST))
+        new = torch.from_numpy(limited.astype(np.float32))
+        self._logits[self._where] = new.to(self._logits.device)

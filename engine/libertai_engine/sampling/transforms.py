@@ -1,7 +1,7 @@
 """The filters of the sampler chain: pure functions from candidates to candidates.
 
 In: `Candidates` (sorted, removed ones -inf at the end), the setting of each row `[rows, 1]` and the
-least number of candidates each row keeps `[rows, 1]`. Out: `Candidates` with the same shape.
+least number of candidates each row keeps `[rows, 1]`. Out: `Candidates`, sorted as before.
 Order and formulas are those of llama.cpp's server of December 2023. Every filter sees
 probabilities renormalised over the survivors of the one before.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch
 
-from libertai_engine.sampling.candidates import Candidates, compact
+from libertai_engine.sampling.candidates import Candidates, compact, trim
 
 Tensor = torch.Tensor
 
@@ -68,7 +68,8 @@ def typical(candidates: Candidates, p: Tensor, min_keep: Tensor) -> Candidates:
     size = _count(candidates.logits)
     kept = torch.where(stop.any(-1, keepdim=True), _first(stop) + 1, size)
     keep = torch.zeros_like(stop).scatter(-1, order, _columns(probs) < kept)
-    return compact(Candidates(_removed_unless(keep, candidates.logits), candidates.ids))
+    left = torch.where(keep, candidates.logits, -torch.inf)
+    return compact(Candidates(left, candidates.ids))
 
 
 def top_p(candidates: Candidates, p: Tensor, min_keep: Tensor) -> Candidates:
@@ -90,7 +91,7 @@ def min_p(candidates: Candidates, p: Tensor, min_keep: Tensor) -> Candidates:
     ratio = (candidates.logits - candidates.logits[:, :1]).exp()
     column = _columns(ratio)
     keep = (ratio >= p) | (column < min_keep) | (column == 0)
-    return Candidates(_removed_unless(keep, candidates.logits), candidates.ids)
+    return keep_first(candidates, keep.sum(dim=-1, keepdim=True))
 
 
 def temperature(candidates: Candidates, t: Tensor, min_keep: Tensor) -> Candidates:
@@ -100,7 +101,15 @@ def temperature(candidates: Candidates, t: Tensor, min_keep: Tensor) -> Candidat
     """
     lowest = torch.finfo(torch.float64).min
     scaled = ((candidates.logits - candidates.logits[:, :1]) / t).clamp_min(lowest)
-    return Candidates(_removed_unless(candidates.logits > -torch.inf, scaled), candidates.ids)
+    is_left = candidates.logits > -torch.inf
+    return Candidates(torch.where(is_left, scaled, -torch.inf), candidates.ids)
+
+
+def keep_first(candidates: Candidates, count: Tensor) -> Candidates:
+    """Remove all but the first `count` `[rows, 1]` candidates of each row."""
+    keep = _columns(candidates.logits) < count
+    left = torch.where(keep, candidates.logits, -torch.inf)
+    return trim(Candidates(left, candidates.ids))
 
 
 def _columns(like: Tensor) -> Tensor:
@@ -113,12 +122,3 @@ def _count(logits: Tensor) -> Tensor:
 
 def _first(hit: Tensor) -> Tensor:
     return hit.int().argmax(dim=-1, keepdim=True)  # [rows, 1], 0 where there is none
-
-
-def _removed_unless(keep: Tensor, logits: Tensor) -> Tensor:
-    return torch.where(keep, logits, -torch.inf)
-
-
-def keep_first(candidates: Candidates, count: Tensor) -> Candidates:
-    keep = _columns(candidates.logits) < count
-    return Candidates(_removed_unless(keep, candidates.logits), candidates.ids)
