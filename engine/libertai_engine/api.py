@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
 from libertai_engine.engine import Engine
 from libertai_engine.errors import EngineError, EngineUnavailable, NotSupported
 from libertai_engine.sequence import Delta
-from libertai_engine.stream import Stream
 from libertai_engine.wire.coerce import Body, to_bool, to_int, to_str, wrong
 from libertai_engine.wire.format import Answer, format_chunk, format_result
 from libertai_engine.wire.parse import CompletionCall, parse_completion
@@ -58,8 +58,12 @@ class CompletionAPI:
         call = self._parse(body, is_stream=True)
         stream = self.engine.submit(call.request)
         try:
-            yield self._event(next(stream), call)
-            yield from self._rest(stream, call)
+            yield from self._events(next(stream), call)
+            try:
+                for delta in stream:
+                    yield from self._events(delta, call)
+            except EngineError as error:
+                yield {"error": error.to_json()}
         finally:
             stream.abort()
 
@@ -68,10 +72,12 @@ class CompletionAPI:
         call = await asyncio.to_thread(self._parse, body, is_stream=True)
         stream = self.engine.submit(call.request)
         try:
-            yield self._event(await anext(stream), call)
+            for event in self._events(await anext(stream), call):
+                yield event
             try:
                 async for delta in stream:
-                    yield self._event(delta, call)
+                    for event in self._events(delta, call):
+                        yield event
             except EngineError as error:
                 yield {"error": error.to_json()}
         finally:
@@ -132,17 +138,12 @@ class CompletionAPI:
         fields = {**body, "stream": is_stream} if isinstance(body, dict) else body
         return parse_completion(fields, self.engine.tokenizer, num_slots=self.engine.num_slots)
 
-    def _rest(self, stream: Stream, call: CompletionCall) -> Iterator[dict[str, Any]]:
-        try:
-            for delta in stream:
-                yield self._event(delta, call)
-        except EngineError as error:
-            yield {"error": error.to_json()}
-
-    def _event(self, delta: Delta, call: CompletionCall) -> dict[str, Any]:
-        if delta.finish is None:
-            return format_chunk(delta, call, self.engine.tokenizer)
-        return self._result([delta], call)
+    def _events(self, delta: Delta, call: CompletionCall) -> Iterator[dict[str, Any]]:
+        """What a delta is on the wire. The final object has no text: many readers skip it there."""
+        if delta.text or delta.tokens or delta.finish is None:
+            yield format_chunk(delta, call, self.engine.tokenizer)
+        if delta.finish is not None:
+            yield self._result([replace(delta, text="", tokens=())], call)
 
     def _result(self, deltas: Sequence[Delta], call: CompletionCall) -> dict[str, Any]:
         finish = deltas[-1].finish

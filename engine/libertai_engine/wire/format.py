@@ -36,7 +36,7 @@ class Answer:
 def format_result(
     answer: Answer, call: CompletionCall, tokenizer: Tokenizer, *, model: str, context_size: int
 ) -> dict[str, Any]:
-    """The whole answer (the last event of a stream: what is new in it)."""
+    """The whole answer, or the last event of a stream, whose text was sent before."""
     finish = answer.finish
     result = {
         "content": answer.text,
