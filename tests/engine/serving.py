@@ -19,6 +19,9 @@ from libertai_engine.http.lifecycle import Lifecycle
 from libertai_engine.http.run import DrainingServer, listen
 from libertai_engine.server import build_app
 
+LONG_CONTEXT = 8192
+REFERENCE = {"prompt": "Once upon a time", "n_predict": 6, "temperature": 0, "seed": 1}
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -140,3 +143,16 @@ def wait_until(condition: Callable[[], bool], timeout: float = 10) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.005)
+
+
+def timeless(reply: Reply) -> dict[str, Any]:
+    """A completion without what may differ: speed, slot, and what lay in the cache."""
+    assert reply.status == 200, reply
+    result: dict[str, Any] = reply.json
+    return {key: result[key] for key in result if key not in {"timings", "slot_id", "id_slot"}}
+
+
+def check_unharmed(server: Running, reference: dict[str, Any]) -> None:
+    """The server is healthy and answers `REFERENCE` as before."""
+    assert server.get("/health").json == {"status": "ok"}
+    assert timeless(server.post("/completion", REFERENCE)) == reference

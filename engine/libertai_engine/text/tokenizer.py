@@ -28,6 +28,7 @@ END_OF_TURN = (
     "<|endoftext|>",
     "<|end_of_text|>",
 )
+LONG_TEXT_CHARS = 16 << 10
 SPACE_MARK = "\u2581"  # SentencePiece writes a space as this letter
 
 
@@ -91,7 +92,7 @@ class Tokenizer:
         """
         backend = self._backend if parse_special else self._without_special()
         try:
-            ids: list[int] = backend.encode(text, add_special_tokens=False).ids
+            ids = _encode(backend, text)
         except (UnicodeError, TypeError) as error:
             raise InvalidRequest(f"the text is not valid Unicode: {error}") from error
         if add_special and self.adds_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
@@ -165,6 +166,15 @@ class Tokenizer:
     def _find_newline(self) -> int | None:
         ids: list[int] = self._backend.encode("a\na", add_special_tokens=False).ids
         return next((token for token in ids if self.token_bytes(token) == b"\n"), None)
+
+
+def _encode(backend: Any, text: str) -> list[int]:
+    # NOTE: `encode` holds the interpreter's lock, for seconds on megabytes; a batch does not.
+    if len(text) < LONG_TEXT_CHARS:
+        ids: list[int] = backend.encode(text, add_special_tokens=False).ids
+    else:
+        ids = backend.encode_batch_fast([text], add_special_tokens=False)[0].ids
+    return ids
 
 
 def _as_ids(value: int | Iterable[int] | None) -> tuple[int, ...]:

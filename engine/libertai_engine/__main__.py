@@ -1,0 +1,61 @@
+"""The command line: `libertai-engine serve | chat | complete | info`.
+
+In: arguments. Out: an exit code: 0 done, 1 failed, 2 wrong arguments, 130 interrupted. Errors are
+one line on stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from libertai_engine.cli import chat, complete, info, serve
+from libertai_engine.errors import EngineError
+
+PROGRAM = "libertai-engine"
+INTERRUPTED = 130
+
+# Each is a module with `add_arguments(parser)` and `run(args) -> exit code`; the first line of
+# its docstring is the help.
+COMMANDS: tuple[ModuleType, ...] = (serve, chat, complete, info)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line. Nothing heavy is imported for it."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Run a language model: over HTTP as the llama-like API, or on the terminal.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        text = (command.__doc__ or "").partition(": ")[2].partition("\n")[0]
+        name = command.__name__.rpartition(".")[2]
+        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command.add_arguments(sub)
+        sub.set_defaults(run=command.run, parser=sub)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    args = build_parser().parse_args(argv)
+    try:
+        code: int = args.run(args)
+    except EngineError as error:
+        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""Flags that several commands share, spelled as llama.cpp's programs spell them.
+
+In: an argparse parser to add them to, or parsed arguments. Out: checked configurations.
+"""
+
+from __future__ import annotations
+
+import argparse
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from libertai_engine.config import DTYPES, EngineConfig
+from libertai_engine.errors import InvalidRequest
+from libertai_engine.sampling_params import SamplingParams
+
+T = TypeVar("T")
+MODEL_HELP = "a folder, a hub id, a GGUF file, or `demo`, the model that comes with this program"
+NO_LIMIT_BYTES = 1 << 62
+
+# Field of `SamplingParams`, its flags, its type, what it does.
+_SAMPLING: list[tuple[str, tuple[str, ...], type, str]] = [
+    ("temperature", ("--temp",), float, "randomness; 0 always takes the most likely token"),
+    ("top_k", ("--top-k",), int, "keep the K most likely tokens; 0 keeps all"),
+    ("top_p", ("--top-p",), float, "keep the most likely tokens of this total probability"),
+    ("min_p", ("--min-p",), float, "drop tokens this much less likely than the best one"),
+    ("tfs_z", ("--tfs",), float, "tail-free sampling; 1 is off"),
+    ("typical_p", ("--typical",), float, "locally typical sampling; 1 is off"),
+    ("repeat_penalty", ("--repeat-penalty",), float, "weaken tokens that were used; 1 is off"),
+    ("penalty_window", ("--repeat-last-n",), int, "latest tokens to penalise; -1: all"),
+    ("presence_penalty", ("--presence-penalty",), float, "weaken tokens that appeared"),
+    ("frequency_penalty", ("--frequency-penalty",), float, "weaken tokens by how often"),
+    ("mirostat", ("--mirostat",), int, "0 off, 1 or 2: the version of Mirostat"),
+    ("mirostat_tau", ("--mirostat-ent",), float, "Mirostat's target entropy"),
+    ("mirostat_eta", ("--mirostat-lr",), float, "Mirostat's learning rate"),
+]
+
+
+def checked(args: Namespace, kind: Callable[..., T], **values: Any) -> T:
+    """`kind(**values)`; values that it refuses end the program like any other wrong flag."""
+    try:
+        return kind(**values)
+    except InvalidRequest as error:
+        args.parser.error(str(error))
+        raise AssertionError("argparse exits on errors") from error
+
+
+def add_model(parser: ArgumentParser) -> None:
+    """The model, by position or by `-m`; without it the demo model."""
+    parser.add_argument("model", nargs="?", metavar="MODEL", help=f"{MODEL_HELP} (the default)")
+    parser.add_argument("-m", "--model", dest="model_flag", metavar="MODEL", help="the same")
+
+
+def model_of(args: Namespace) -> str:
+    """The model that was asked for, once."""
+    if args.model and args.model_flag:
+        args.parser.error("the model is given twice, by position and by -m")
+    return args.model or args.model_flag or "demo"
+
+
+def add_engine(parser: ArgumentParser) -> None:
+    """How a model is loaded and run."""
+    group = parser.add_argument_group("engine")
+    group.add_argument(
+        "-c", "--ctx-size", type=int, metavar="N", help="tokens of context in each slot"
+    )
+    group.add_argument("-t", "--threads", type=int, metavar="N", help="CPU threads")
+    group.add_argument("-b", "--batch-size", type=int, metavar="N", help="tokens a step, at most")
+    group.add_argument("--dtype", choices=DTYPES, help="type of the weights (default: auto)")
+    group.add_argument("--device", metavar="NAME", help="cpu, cuda or cuda:N (default: auto)")
+    group.add_argument("--offline", action="store_true", help="never look for models on the net")
+
+
+def engine_config(args: Namespace, model: str, **more: Any) -> EngineConfig:
+    """The engine's configuration; what was not given keeps its default."""
+    given = {
+        "context_size": args.ctx_size,
+        "threads": args.threads,
+        "batch_size": args.batch_size,
+        "dtype": args.dtype,
+        "device": args.device,
+        **more,
+    }
+    values = {name: value for name, value in given.items() if value is not None}
+    return checked(args, EngineConfig, model=model, local_files_only=args.offline, **values)
+
+
+def add_sampling(parser: ArgumentParser) -> None:
+    """How the next token is chosen and when an answer ends."""
+    group = parser.add_argument_group("sampling")
+    for field, flags, kind, text in _SAMPLING:
+        default = getattr(SamplingParams(), field)
+        described = f"{text} (default: {default:g})"
+        group.add_argument(*flags, dest=field, type=kind, metavar="N", help=described)
+    group.add_argument(
+        "-s", "--seed", type=int, default=-1, metavar="N", help="-1 draws one (the default)"
+    )
+    group.add_argument("--ignore-eos", action="store_true", help="go on after the end of text")
+    group.add_argument(
+        "-n", "--n-predict", type=int, default=-1, metavar="N", help="tokens at most; -1: no limit"
+    )
+    group.add_argument(
+        "--stop", action="append", default=[], metavar="TEXT", help="end before it; may be repeated"
+    )
+
+
+def sampling_params(args: Namespace) -> SamplingParams:
+    """The sampler settings; what was not given keeps its default."""
+    given = {field: getattr(args, field) for field, *_ in _SAMPLING}
+    values = {name: value for name, value in given.items() if value is not None}
+    seed = None if args.seed == -1 else args.seed
+    return checked(args, SamplingParams, seed=seed, ignore_eos=args.ignore_eos, **values)
+
+
+def max_tokens(args: Namespace) -> int | None:
+    """How long an answer may be."""
+    if args.n_predict < -1:
+        args.parser.error("argument -n/--n-predict: must be at least -1")
+    return None if args.n_predict == -1 else int(args.n_predict)
+
+
+def megabytes(text: str) -> int:
+    """MiB to bytes; -1 is no limit."""
+    value = int(text)
+    if value < -1:
+        raise argparse.ArgumentTypeError("must be -1 or more")
+    return NO_LIMIT_BYTES if value == -1 else value << 20
+
+
+def keys_of(text: str) -> list[str]:
+    """One or more API keys, separated by commas."""
+    return [key.strip() for key in text.split(",") if key.strip()]
+
+
+def keys_in(path: str) -> list[str]:
+    """The API keys of a file, one a line."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise argparse.ArgumentTypeError(f"cannot read {path!r}") from None
+    keys = [line.strip() for line in lines if line.strip()]
+    if not keys:
+        raise argparse.ArgumentTypeError(f"no key in {path!r}")
+    return keys

@@ -1,0 +1,60 @@
+"""`libertai-engine info`: what a model is.
+
+In: a model. Out: its figures as a table on stdout.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any
+
+from libertai_engine.cli import arguments
+
+if TYPE_CHECKING:
+    from libertai_engine.model.loader import LoadedModel
+
+PROBE_TOKENS = 16
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The flags of `info`."""
+    arguments.add_model(parser)
+    arguments.add_engine(parser)
+
+
+def run(args: Namespace) -> int:
+    """Load the model, print the table; 0. Raises `EngineError`."""
+    config = arguments.engine_config(args, arguments.model_of(args))
+
+    from libertai_engine.model.loader import load_model
+
+    rows = describe(load_model(config, progress=sys.stderr.isatty()))
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        print(f"{name:<{width}}  {value}")
+    return 0
+
+
+def describe(model: LoadedModel) -> dict[str, Any]:
+    """Name to value, in the order to print. Evaluates one token, to see what the cache takes."""
+    from libertai_engine.model.runner import ModelRunner
+    from libertai_engine.text.tokenizer import Tokenizer
+
+    runner = ModelRunner(model.module, num_slots=1, context_size=PROBE_TOKENS, device=model.device)
+    tokenizer = Tokenizer(model.tokenizer, eos_ids=model.eos_ids)
+    special = {"BOS": tokenizer.bos_token, "EOS": tokenizer.eos_token}
+    return {
+        "model": model.name,
+        "architecture": type(model.module).__name__,
+        "parameters": f"{model.num_parameters:,}",
+        "weights": f"{model.size_bytes / 2**20:,.1f} MiB",
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": model.device,
+        "context": f"{model.train_context:,} tokens",
+        "vocabulary": f"{tokenizer.vocab_size:,} tokens",
+        "special tokens": ", ".join(f"{name} {text!r}" for name, text in special.items() if text),
+        "end of answer": ", ".join(map(str, sorted(tokenizer.eos_ids))),
+        "chat template": "yes" if tokenizer.chat_template else "none (ChatML is used)",
+        "KV cache": f"{runner.cache_nbytes // PROBE_TOKENS:,} bytes a token",
+    }

@@ -1,0 +1,159 @@
+"""`libertai-engine serve`: the llama-like API over HTTP.
+
+In: flags as llama-server has them. Out: a server on its port until SIGTERM or Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from libertai_engine.cli import arguments
+from libertai_engine.config import EngineConfig, ServerConfig
+from libertai_engine.http.checks import is_loopback
+from libertai_engine.server import serve_while_loading
+
+if TYPE_CHECKING:
+    from libertai_engine.api import CompletionAPI
+    from libertai_engine.engine import Engine
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The flags of `serve`."""
+    arguments.add_model(parser)
+    _add_server(parser)
+    arguments.add_engine(parser)
+    group = parser.add_argument_group("slots")
+    group.add_argument(
+        "-np", "--parallel", type=int, metavar="N", help="slots: requests that run at once"
+    )
+    group.add_argument("--max-queue", type=int, metavar="N", help="requests that may wait")
+    group.add_argument(
+        "--cache-ram",
+        type=arguments.megabytes,
+        metavar="MiB",
+        help="memory for prefixes that lost their slot; 0: none, -1: no limit",
+    )
+
+
+def _add_server(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("server")
+    group.add_argument("--host", metavar="ADDRESS", help="(default: 127.0.0.1)")
+    group.add_argument("--port", type=int, metavar="N", help="(default: 8080; 0: a free one)")
+    group.add_argument("-a", "--alias", metavar="NAME", help="what the model is called in answers")
+    group.add_argument(
+        "--api-key",
+        type=arguments.keys_of,
+        action="extend",
+        default=[],
+        metavar="KEY",
+        help="ask for this key; several with commas, or repeated",
+    )
+    group.add_argument(
+        "--api-key-file",
+        type=arguments.keys_in,
+        action="extend",
+        dest="api_key",
+        metavar="PATH",
+        help="ask for one of the keys in this file, one a line",
+    )
+    group.add_argument(
+        "--cors-origin",
+        action="append",
+        metavar="ORIGIN",
+        help="web pages that may use the server, `*` for all (default: those of this machine)",
+    )
+    group.add_argument(
+        "--allowed-host",
+        action="append",
+        metavar="NAME",
+        help="a further name that a server on 127.0.0.1 answers to (behind a proxy)",
+    )
+    group.add_argument(
+        "-to", "--timeout", type=float, metavar="SECONDS", help="for one request (default: 600)"
+    )
+    group.add_argument(
+        "--drain-timeout",
+        type=float,
+        metavar="SECONDS",
+        help="for running requests when the server is told to end (default: 30)",
+    )
+
+
+def server_config(args: Namespace) -> ServerConfig:
+    """The server's configuration; what was not given keeps its default."""
+    given = {
+        "host": args.host,
+        "port": args.port,
+        "request_timeout": args.timeout,
+        "drain_timeout": args.drain_timeout,
+        "cors_origins": args.cors_origin and tuple(args.cors_origin),
+        "allowed_hosts": args.allowed_host and tuple(name.lower() for name in args.allowed_host),
+    }
+    values = {name: value for name, value in given.items() if value is not None}
+    return arguments.checked(args, ServerConfig, api_keys=tuple(args.api_key), **values)
+
+
+def run(args: Namespace) -> int:
+    """Serve until told to end; 0 then. Raises `EngineError`."""
+    server = server_config(args)
+    engine = arguments.engine_config(
+        args,
+        arguments.model_of(args),
+        alias=args.alias,
+        num_slots=args.parallel,
+        max_queue=args.max_queue,
+        prefix_store_bytes=args.cache_ram,
+    )
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("libertai_engine").setLevel(logging.INFO)
+    if not is_loopback(server.host) and not server.api_keys:
+        _tell(f"note: {server.host} may be reachable for others, and no --api-key is set")
+    with Loading(engine) as loading:
+        serve_while_loading(loading.load, server, loading.on_ready)
+    return 0
+
+
+class Loading:
+    """The engine of a server that listens already. Closed with it, if it got that far."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self._config = config
+        self._engine: Engine | None = None
+
+    def __enter__(self) -> Loading:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._engine is not None:
+            self._engine.close()
+
+    def load(self) -> CompletionAPI:
+        """Load the model; called in a thread of its own."""
+        from libertai_engine.api import CompletionAPI
+        from libertai_engine.engine import load_engine
+
+        self._engine = load_engine(self._config)
+        return CompletionAPI(self._engine)
+
+    def on_ready(self, host: str, port: int) -> None:
+        """Say what listens where."""
+        assert self._engine is not None
+        address = f"[{host}]" if ":" in host else host
+        _tell(f"listening on http://{address}:{port}: {describe(self._engine)}")
+
+
+def describe(engine: Engine) -> str:
+    """An engine in one line."""
+    line = f"{engine.name}, {engine.num_slots} slots of {engine.context_size} tokens"
+    if engine.model is None:
+        return line
+    model = engine.model
+    dtype = str(model.dtype).removeprefix("torch.")
+    return f"{line}, {model.num_parameters / 1e6:,.1f} M parameters, {dtype} on {model.device}"
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
