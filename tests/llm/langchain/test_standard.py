@@ -1,0 +1,87 @@
+"""LangChain's own standard suites, no test overridden."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pytest
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage
+from langchain_tests.integration_tests import ChatModelIntegrationTests
+from langchain_tests.unit_tests import ChatModelUnitTests
+
+from libertai_engine.engine import Engine
+from libertai_llm.langchain import ChatLibertai
+from tests.engine.serving import Running
+
+LONG = "Tell me about the quick brown fox and the lazy dog. " * 3
+
+pytestmark = [
+    # The suite itself calls `dict()` of models.
+]
+
+
+class TestUnit(ChatModelUnitTests):
+    """Construction, standard parameters, serialisation."""
+
+    @property
+    def chat_model_class(self) -> type[BaseChatModel]:
+        return ChatLibertai
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {"base_url": "http://127.0.0.1:9", "model": "open-hermes"}
+
+    @property
+    def init_from_env_params(self) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
+        return (
+            {"LIBERTAI_API_KEY": "key-from-env"},
+            {"base_url": "http://127.0.0.1:9"},
+            {"api_key": "key-from-env"},
+        )
+
+
+class StandardSuite(ChatModelIntegrationTests):
+    """Everything a model of random words can show. What is not built yet is off."""
+
+    @property
+    def chat_model_class(self) -> type[BaseChatModel]:
+        return ChatLibertai
+
+    @property
+    def supported_usage_metadata_details(self) -> dict[Literal["invoke", "stream"], list[Any]]:
+        return {"invoke": ["cache_read_input"], "stream": ["cache_read_input"]}
+
+    def invoke_with_cache_read_input(self, *, stream: bool = False) -> AIMessage:
+        model = self.chat_model_class(**self.chat_model_params)
+        model.invoke(LONG)
+        if not stream:
+            return model.invoke(LONG)
+        first, *rest = model.stream(LONG)
+        for chunk in rest:
+            first += chunk
+        return first
+
+
+class TestInProcess(StandardSuite):
+    """The suite on an engine in this process."""
+
+    @pytest.fixture(autouse=True)
+    def _use(self, tiny_engine: Engine) -> None:
+        self.engine = tiny_engine
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {"engine": self.engine, "max_tokens": 12, "temperature": 0}
+
+
+class TestOverHTTP(StandardSuite):
+    """The suite on the same engine behind a real server."""
+
+    @pytest.fixture(autouse=True)
+    def _use(self, tiny_server: Running) -> None:
+        self.url = tiny_server.url
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {"base_url": self.url, "max_tokens": 12, "temperature": 0}
