@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import ssl
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -233,12 +234,23 @@ def _failure(error: Exception, deadlines: Deadlines) -> TransportError:
         return deadlines.error(is_connecting=True)
     if isinstance(error, (httpx.TimeoutException, TimeoutError)):
         return deadlines.error()
-    reason = _reason(error)
-    if "SSL" in reason or "CERTIFICATE" in reason.upper():
+    if isinstance(error, httpx.InvalidURL) or "location header" in str(error):
+        # NOTE: httpx reads the address that a redirect names even if it is not to go there.
+        return InvalidReply("the server redirects to no address of the web")
+    cause = _innermost(error)
+    reason = _reason(cause)
+    if isinstance(cause, ssl.SSLError):
         return ConnectError(f"no secure connection: {reason}", is_retryable=False)
     if isinstance(error, (httpx.NetworkError, httpx.ProtocolError, OSError)):
         return ConnectError(f"no answer: {reason}")
     return ConnectError(f"the request could not be sent: {reason}", is_retryable=False)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """The failure under the failures."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return error
 
 
 def _reason(error: BaseException) -> str:
@@ -300,7 +312,7 @@ async def _read(body: AsyncIterator[bytes], deadlines: Deadlines, has_begun: boo
     except TimeoutError as error:
         raise deadlines.error() from error
     except (httpx.HTTPError, OSError) as error:
-        message = f"the answer was cut: {_reason(error)}"
+        message = f"the answer was cut: {_reason(_innermost(error))}"
         raise IncompleteStream(message, has_begun=has_begun) from error
 
 
