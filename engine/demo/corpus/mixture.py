@@ -1,0 +1,170 @@
+"""What is learned, in which shares. In: a seed and a split. Out: an endless stream of documents.
+
+1. `sources` gives every way to make an exchange, with its weight: books, sums, lists of steps.
+2. `conversation` strings exchanges together; the gaps of a block are filled by others.
+3. `documents` writes them down as ChatML, as lines of dialogue, or as plain text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from corpus.arithmetic import arithmetic, counting
+from corpus.books import Block, Book, perform, read_books
+from corpus.document import Document, Message, chatml, dialogue, plain
+from corpus.phrases import Filler
+from corpus.steps import Task, read_tasks, steps_exchange, steps_text
+from corpus.words import Split, Words
+
+HERE = Path(__file__).parent
+Source = Callable[[random.Random, Words], list[Message | None]]
+ARITHMETIC_WEIGHT = 7.0
+STEPS_WEIGHT = 6.0
+STATEFUL = ("memory", "strangers", "roles")
+SYSTEMS = (
+    "You are a helpful assistant.",
+    "You are a helpful assistant.",
+    "You are a friendly assistant.",
+    "You are a helpful, friendly assistant. [Answer|Reply] in short sentences.",
+    "You are [a kind teacher|a chat bot|an AI assistant|a useful assistant].",
+    "Answer the questions of the user.",
+    "Be [short|brief|kind|friendly][ and clear|].",
+)
+SPEAKERS = (
+    ("User", "Assistant"),
+    ("User", "Assistant"),
+    ("User", "Assistant"),
+    ("Human", "AI"),
+    ("Human", "Assistant"),
+    ("Q", "A"),
+    ("Question", "Answer"),
+)
+PREFACE = (
+    "The following is a [friendly |]conversation between a [human|user] and an [AI|assistant].\n\n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything that documents are made of, for one split. Invariant: never changes."""
+
+    words: Words
+    books: dict[str, Book]
+    tasks: tuple[Task, ...]
+
+    @classmethod
+    def load(cls, split: Split) -> World:
+        """Read all tables and books. Raises ValueError for one that is badly written."""
+        return cls(Words.load(split), read_books(), read_tasks())
+
+
+def fingerprint() -> str:
+    """Return a checksum of everything that decides what the documents say."""
+    files = sorted(path for path in HERE.rglob("*") if path.suffix in {".py", ".txt"})
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+
+
+def _play(block: Block, rng: random.Random, words: Words) -> list[Message | None]:
+    return perform(block, Filler(rng, words))
+
+
+def _open(book: Book, rng: random.Random, words: Words) -> list[Message | None]:
+    return _play(rng.choice(book.blocks), rng, words)
+
+
+def sources(world: World, *, stateful: bool) -> tuple[list[Source], list[float]]:
+    """Return the ways to make an exchange, and weights; stateful ones only open a conversation."""
+    books = [book for book in world.books.values() if stateful or book.name not in STATEFUL]
+    ways: list[Source] = [partial(_open, book) for book in books]
+    weights = [book.weight for book in books]
+    ways += [arithmetic, partial(steps_exchange, tasks=world.tasks)]
+    return ways, [*weights, ARITHMETIC_WEIGHT, STEPS_WEIGHT]
+
+
+def _some(rng: random.Random, world: World, counts: list[int]) -> list[Message]:
+    """Return a few exchanges that depend on nothing said before."""
+    ways, weights = sources(world, stateful=False)
+    chosen = rng.choices(ways, weights, k=rng.choice(counts))
+    played = [message for way in chosen for message in way(rng, world.words)]
+    return [message for message in played if message is not None]
+
+
+def conversation(rng: random.Random, world: World, extra: list[int]) -> list[Message]:
+    """Return a whole conversation; `extra`: how many exchanges may follow the first block."""
+    ways, weights = sources(world, stateful=True)
+    messages: list[Message] = []
+    for message in rng.choices(ways, weights)[0](rng, world.words):
+        messages += [message] if message else _some(rng, world, [0, 0, 1, 1, 2])
+    if messages[0].role != "system" and rng.random() < 0.3:
+        system = Filler(rng, world.words).fill(rng.choice(SYSTEMS))
+        messages.insert(0, Message("system", system))
+    return messages + _some(rng, world, extra)
+
+
+def _chat(rng: random.Random, world: World) -> Document:
+    return chatml("chat", conversation(rng, world, [0, 0, 1, 1, 1, 2, 2, 3]))
+
+
+def _long_chat(rng: random.Random, world: World) -> Document:
+    return chatml("long chat", conversation(rng, world, [6, 8, 10]))
+
+
+def _dialogue(rng: random.Random, world: World) -> Document:
+    while True:
+        messages = conversation(rng, world, [0, 0, 1, 2])
+        spoken = [message for message in messages if message.role != "system"]
+        if not any("\n" in message.content for message in spoken):
+            break
+    gap = rng.choice(["", " "])
+    written = dialogue("dialogue", spoken, rng.choice(SPEAKERS), gap)
+    if rng.random() < 0.1:
+        preface = plain("", Filler(rng, world.words).fill(PREFACE))
+        return Document(written.kind, preface.segments + written.segments)
+    return written
+
+
+def _answer(rng: random.Random, world: World) -> Document:
+    """Return what an assistant would say, as a text of its own."""
+    book = world.books[rng.choice(["stories", "stories", "explanations", "facts", "facts"])]
+    played = _open(book, rng, world.words)
+    answers = [message.content for message in played if message and message.role == "assistant"]
+    return plain(book.name, answers[0])
+
+
+def _facts(rng: random.Random, world: World) -> Document:
+    """Return a few sentences about the world, one after the other."""
+    book = world.books["sentences"]
+    texts = [_open(book, rng, world.words)[-1] for _ in range(rng.randint(2, 6))]
+    return plain("facts", rng.choice([" ", "\n"]).join(text.content for text in texts if text))
+
+
+def _steps(rng: random.Random, world: World) -> Document:
+    return steps_text(rng, world.words, world.tasks)
+
+
+def _counting(rng: random.Random, world: World) -> Document:
+    return plain("counting", counting(rng, world.words))
+
+
+SHAPES: tuple[tuple[Callable[[random.Random, World], Document], float], ...] = (
+    (_chat, 60.0),
+    (_long_chat, 3.0),
+    (_dialogue, 14.0),
+    (_answer, 7.0),
+    (_facts, 4.0),
+    (_steps, 10.0),
+    (_counting, 2.0),
+)
+
+
+def documents(seed: int, world: World) -> Iterator[Document]:
+    """Yield documents for ever; the same seed and split give the same ones on every machine."""
+    rng = random.Random(f"{world.words.split} {seed}")
+    shapes, weights = zip(*SHAPES, strict=True)
+    while True:
+        yield rng.choices(shapes, weights)[0](rng, world)

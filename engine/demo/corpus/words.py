@@ -1,0 +1,92 @@
+"""Tables of words, and values made up on the spot. In: tables/*.txt, a random generator. Out: rows.
+
+A table is a text file: a line with the names of its columns, then one row a line, columns parted
+by `|`. A value of an open table is either for training or held out, for ever: its checksum decides.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Split = Literal["train", "heldout"]
+Row = Mapping[str, str]
+
+TABLES = Path(__file__).parent / "tables"
+OPEN_TABLES = frozenset({"name", "thing", "place", "pet"})
+CONSONANTS = (*"bdfghklmnprstvz", "br", "dr", "fl", "gr", "kl", "pl", "st", "tr", "sh", "ch")
+VOWELS = (*"aeiou", "ai", "ee", "oo", "ou")
+ENDINGS = ("", "", *"nlrstxm")
+
+
+def is_held_out(value: str) -> bool:
+    """Return whether a value of an open set never occurs in training (one in ten)."""
+    return zlib.crc32(value.encode()) % 10 == 0
+
+
+def invented_word(rng: random.Random) -> str:
+    """Return a word of two or three syllables that means nothing."""
+    parts = [rng.choice(CONSONANTS) + rng.choice(VOWELS) for _ in range(rng.choice([2, 2, 3]))]
+    return "".join(parts) + rng.choice(ENDINGS)
+
+
+def number(rng: random.Random) -> str:
+    """Return a whole number of one to four digits, short ones more often than their share."""
+    return str(rng.randrange(10 ** rng.choice([1, 2, 2, 3, 4])))
+
+
+def digits(rng: random.Random) -> str:
+    """Return a string of four to seven digits."""
+    return "".join(rng.choice("0123456789") for _ in range(rng.randint(4, 7)))
+
+
+MADE_UP: Mapping[str, Callable[[random.Random], str]] = {
+    "word": invented_word,
+    "number": number,
+    "digits": digits,
+}
+
+
+def read_table(path: Path) -> tuple[Row, ...]:
+    """Return the rows of one table. Raises ValueError for a row of another width."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    columns = [column.strip() for column in lines[0].split("|")]
+    cells = [[cell.strip() for cell in line.split("|")] for line in lines[1:]]
+    return tuple(dict(zip(columns, row, strict=True)) for row in cells)
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """All tables of one split. Invariant: rows of open tables belong to this split only."""
+
+    split: Split
+    tables: Mapping[str, tuple[Row, ...]]
+
+    @classmethod
+    def load(cls, split: Split) -> Words:
+        """Read every table and keep what belongs to the split."""
+        tables = {path.stem: read_table(path) for path in sorted(TABLES.glob("*.txt"))}
+        for name in OPEN_TABLES:
+            key = next(iter(tables[name][0]))
+            tables[name] = tuple(row for row in tables[name] if cls._belongs(row[key], split))
+        return cls(split, tables)
+
+    @staticmethod
+    def _belongs(value: str, split: Split) -> bool:
+        return is_held_out(value) == (split == "heldout")
+
+    def has(self, value: str) -> bool:
+        """Return whether a made-up value belongs to this split."""
+        return self._belongs(value, self.split)
+
+    def pick(self, rng: random.Random, table: str) -> Row:
+        """Return a random row of a table, or a made-up value. KeyError: no such table."""
+        if table not in MADE_UP:
+            return rng.choice(self.tables[table])
+        while not self.has(value := MADE_UP[table](rng)):
+            pass
+        return {table: value}

@@ -1,0 +1,37 @@
+"""Every number of the demo model. In: nothing. Out: one frozen record, shown in the model card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How the model is made. Invariant: one recipe, on one machine, makes one model."""
+
+    seed: int = 2024
+    # tokenizer
+    vocabulary: int = 2560
+    tokenizer_documents: int = 20_000
+    # model
+    hidden: int = 192
+    layers: int = 8
+    heads: int = 6
+    kv_heads: int = 2
+    feed_forward: int = 512
+    positions: int = 1024
+    rope_theta: float = 10_000.0
+    # training; tokens are counted without padding
+    tokens: int = 8_000_000
+    tokens_per_step: int = 8_192
+    tokens_per_pass: int = 2_048
+    documents_per_round: int = 1_024
+    warmup_tokens: int = 200_000
+    matrix_rate: float = 4e-3
+    other_rate: float = 4e-3
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    validation_documents: int = 300
+    rounds_per_validation: int = 5
+    # how often `<s>` opens a document: servers put it there, chat templates do not
+    bos_share: float = 0.85

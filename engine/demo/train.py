@@ -1,0 +1,71 @@
+"""Make the demo model from nothing. In: the recipe. Out: the folder libertai_engine/demo_model.
+
+    python engine/demo/train.py
+
+Stopped and started again, it continues from the last round on disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from dataclasses import fields, replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from corpus.mixture import World, documents
+from export import draw_losses, write_card, write_model
+from recipe import Recipe
+from sample import table
+from training import Trainer
+from vocabulary import fast_tokenizer, learn_pieces
+
+HERE = Path(__file__).parent
+
+
+def parse() -> argparse.Namespace:
+    """Return the options; each number of the recipe is one."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, default=HERE / "runs" / "demo", help="state folder")
+    parser.add_argument("--out", type=Path, default=HERE.parent / "libertai_engine" / "demo_model")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--fp32", action="store_true", help="no bf16 arithmetic")
+    for number in fields(Recipe):
+        option = "--" + number.name.replace("_", "-")
+        parser.add_argument(option, type=type(number.default), default=number.default)
+    return parser.parse_args()
+
+
+def pieces_of(recipe: Recipe, folder: Path) -> bytes:
+    """Return the SentencePiece model of the run, learned at its start."""
+    path = folder / "tokenizer.model"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        chosen = islice(documents(recipe.seed, World.load("train")), recipe.tokenizer_documents)
+        path.write_bytes(learn_pieces(chosen, recipe.vocabulary))
+    return path.read_bytes()
+
+
+def main() -> None:
+    """Learn the tokenizer, train, write the folder."""
+    args = parse()
+    torch.set_num_threads(args.threads)
+    numbers = {number.name: getattr(args, number.name) for number in fields(Recipe)}
+    recipe = replace(Recipe(), **numbers)
+    pieces = pieces_of(recipe, args.run)
+    trainer = Trainer(recipe, fast_tokenizer(pieces), args.run, bf16=not args.fp32)
+    trainer.resume()
+    trainer.run()
+    write_model(args.out, trainer.model, pieces, recipe)
+    draw_losses(args.out / "loss.png", trainer.history)
+    command = shlex.join(["python", "engine/demo/train.py", *sys.argv[1:]])
+    sample = table(args.out)
+    write_card(args.out, recipe, trainer.history, command, sample)
+    print(sample)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""The training loop. In: a recipe, a tokenizer, a folder for the state. Out: a trained Llama.
+
+1. A round makes its documents from the seed and its own number; a restart continues exactly.
+2. A step adds up the gradients of a few batches and moves the weights: Muon the matrices, AdamW
+   the rest.
+3. After each round the whole state goes to disk; every few rounds the loss on held-out text is
+   taken.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch.nn import functional
+from tqdm import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from batches import IGNORED, Batch, batches
+from checkpoint import load_state, save_state
+from corpus.document import Document
+from corpus.mixture import World, documents, fingerprint
+from recipe import Recipe
+
+
+@dataclass(slots=True)
+class History:
+    """What was measured so far. Invariant: `round` is the next round to run."""
+
+    round: int = 0
+    tokens: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    training: list[tuple[int, float]] = field(default_factory=list)  # (tokens, nats per token)
+    validation: list[tuple[int, float]] = field(default_factory=list)
+
+
+def new_model(recipe: Recipe, tokenizer: Tokenizer) -> LlamaForCausalLM:
+    """Return a model with random weights."""
+    torch.manual_seed(recipe.seed)
+    config = LlamaConfig(
+        vocab_size=recipe.vocabulary,
+        hidden_size=recipe.hidden,
+        intermediate_size=recipe.feed_forward,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.kv_heads,
+        max_position_embeddings=recipe.positions,
+        rope_theta=recipe.rope_theta,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.token_to_id("<s>"),
+        eos_token_id=tokenizer.token_to_id("</s>"),
+        pad_token_id=tokenizer.token_to_id("<pad>"),
+    )
+    return LlamaForCausalLM(config)
+
+
+def losses(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
+    """Return the loss of every learned token, in nats: [learned tokens] float32."""
+    hidden = model.model(batch.ids[:, :-1], use_cache=False).last_hidden_state
+    labels = batch.labels[:, 1:]
+    learned = labels != IGNORED
+    logits = model.lm_head(hidden[learned])  # [learned tokens, vocab]
+    return functional.cross_entropy(logits.float(), labels[learned], reduction="none")
+
+
+def mean_loss(model: LlamaForCausalLM, held_out: Sequence[Batch]) -> float:
+    """Return the mean loss of a learned token, in nats."""
+    with torch.inference_mode():
+        values = [losses(model, batch) for batch in held_out]
+    return torch.cat(values).mean().item()
+
+
+class Trainer:
+    """A model in training. Invariant: weights, optimizers and history are those of one moment."""
+
+    def __init__(self, recipe: Recipe, tokenizer: Tokenizer, folder: Path, *, bf16: bool) -> None:
+        self.recipe, self.tokenizer, self.folder, self.bf16 = recipe, tokenizer, folder, bf16
+        self.model = new_model(recipe, tokenizer)
+        self.history = History()
+        self.world = World.load("train")
+        # What the state on disk must agree with to be continued.
+        self.identity = {"recipe": asdict(recipe), "corpus": fingerprint()}
+        named = dict(self.model.named_parameters())
+        matrices = {n: p for n, p in named.items() if p.ndim == 2 and ".layers." in n}
+        others = [parameter for name, parameter in named.items() if name not in matrices]
+        decay = recipe.weight_decay
+        muon = torch.optim.Muon(
+            list(matrices.values()),
+            lr=recipe.matrix_rate,
+            weight_decay=decay,
+            adjust_lr_fn="match_rms_adamw",
+        )
+        adam = torch.optim.AdamW(others, lr=recipe.other_rate, betas=(0.9, 0.95), weight_decay=0.0)
+        self.optimizers: dict[str, torch.optim.Optimizer] = {"muon": muon, "adam": adam}
+        self.rates = {"muon": recipe.matrix_rate, "adam": recipe.other_rate}
+
+    def resume(self) -> None:
+        """Continue from the state on disk, if any. Raises ValueError for another recipe."""
+        found = load_state(self.folder, self.model, self.optimizers, self.identity)
+        if found:
+            self.history = History(**found)
+
+    def save(self) -> None:
+        """Write the state to disk."""
+        save_state(self.folder, self.model, self.optimizers, self.identity, asdict(self.history))
+
+    def run(self) -> None:
+        """Train to the end of the recipe."""
+        held_out = self._held_out()
+        total = self.recipe.tokens
+        with tqdm(total=total, initial=self.history.tokens, unit="tok", unit_scale=True) as bar:
+            while self.history.tokens < total:
+                before, began = self.history.tokens, time.monotonic()
+                value = self._round()
+                history = self.history
+                history.training.append((history.tokens, value))
+                due = history.round % self.recipe.rounds_per_validation == 1
+                if due or history.tokens >= total:
+                    history.validation.append((history.tokens, mean_loss(self.model, held_out)))
+                history.seconds += time.monotonic() - began
+                self.save()
+                bar.update(history.tokens - before)
+                bar.set_postfix(loss=f"{value:.3f}", held_out=f"{history.validation[-1][1]:.3f}")
+
+    def _held_out(self) -> list[Batch]:
+        recipe = self.recipe
+        chosen = islice(documents(recipe.seed, World.load("heldout")), recipe.validation_documents)
+        return self._batches(chosen, random.Random(recipe.seed))
+
+    def _batches(self, chosen: Iterable[Document], rng: random.Random) -> list[Batch]:
+        recipe = self.recipe
+        return batches(
+            chosen,
+            self.tokenizer,
+            rng,
+            size=recipe.tokens_per_pass,
+            positions=recipe.positions,
+            bos_share=recipe.bos_share,
+        )
+
+    def _round(self) -> float:
+        """Learn one round of documents; return its mean loss."""
+        recipe, number = self.recipe, self.history.round
+        seed = recipe.seed * 1_000_000 + number
+        chosen = islice(documents(seed, self.world), recipe.documents_per_round)
+        waiting = self._batches(chosen, random.Random(seed))
+        values: list[torch.Tensor] = []
+        while waiting and self.history.tokens < recipe.tokens:
+            values.append(self._step(self._take(waiting)))
+        self.history.round += 1
+        return torch.cat(values).mean().item()
+
+    def _take(self, waiting: list[Batch]) -> list[Batch]:
+        taken: list[Batch] = []
+        while waiting and sum(batch.tokens for batch in taken) < self.recipe.tokens_per_step:
+            taken.append(waiting.pop())
+        return taken
+
+    def _step(self, group: Sequence[Batch]) -> torch.Tensor:
+        """Move the weights once; return the losses of the learned tokens."""
+        learned = sum(int((batch.labels[:, 1:] != IGNORED).sum()) for batch in group)
+        values = []
+        for batch in group:
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+                loss = losses(self.model, batch)
+            (loss.sum() / learned).backward()
+            values.append(loss.detach())
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        for name, optimizer in self.optimizers.items():
+            for settings in optimizer.param_groups:
+                settings["lr"] = self.rates[name] * self._schedule()
+            optimizer.step()
+            optimizer.zero_grad()
+        self.history.tokens += sum(batch.tokens for batch in group)
+        self.history.steps += 1
+        return torch.cat(values)
+
+    def _schedule(self) -> float:
+        """Return the share of the full rate: a short rise, then a cosine down to nothing."""
+        done, recipe = self.history.tokens, self.recipe
+        if done < recipe.warmup_tokens:
+            return (done + recipe.tokens_per_step) / (recipe.warmup_tokens + recipe.tokens_per_step)
+        left = (done - recipe.warmup_tokens) / (recipe.tokens - recipe.warmup_tokens)
+        return 0.5 + 0.5 * math.cos(math.pi * min(1.0, left))
