@@ -20,7 +20,7 @@ from typing_extensions import Self
 
 from libertai_llm._version import __version__
 from libertai_llm.langchain.connection import Connection, Target
-from libertai_llm.langchain.options import CallOptions, known_options, make_call
+from libertai_llm.langchain.options import CallOptions, make_call, split_options
 from libertai_llm.langchain.output import PROVIDER
 from libertai_llm.params import OPTION_NAMES, CompletionParams
 from libertai_llm.prompt import merge_stops
@@ -227,7 +227,7 @@ class BaseLibertai(BaseLanguageModel):  # type: ignore[type-arg]
         self, kind: str, stop: Sequence[str] | None, given: Mapping[str, Any]
     ) -> LangSmithParams:
         """What a trace says of a call, overrides at the call included."""
-        options = {**self._defaults(), **known_options(given)}
+        options = {**self._defaults(), **split_options(given)[0]}
         params = LangSmithParams(ls_provider=PROVIDER, ls_model_name=self._reported_name(options))
         params["ls_model_type"] = "chat" if kind == "chat" else "llm"
         if options.get("temperature") is not None:

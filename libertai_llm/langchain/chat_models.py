@@ -19,7 +19,7 @@ from pydantic import ConfigDict
 
 from libertai_llm.langchain.base import BaseLibertai
 from libertai_llm.langchain.messages import template_messages
-from libertai_llm.langchain.options import PLACEMENT, CallOptions, known_options, with_thread
+from libertai_llm.langchain.options import PLACEMENT, CallOptions, split_options, with_thread
 from libertai_llm.langchain.output import chat_chunk, chat_result, combine_llm_outputs
 from libertai_llm.prompt import ChatTemplate
 
@@ -181,7 +181,11 @@ class ChatLibertai(BaseLibertai, BaseChatModel):
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         """The model's part of a cache key: whatever can change the answer, the call's own too."""
-        options = {**self._identifying_params, **known_options(kwargs), "stop": self._stops(stop)}
+        options = {
+            **self._identifying_params,
+            **split_options(kwargs)[0],
+            "stop": self._stops(stop),
+        }
         named = {name: value for name, value in options.items() if name not in PLACEMENT}
         return f"{self._llm_type} {sorted(named.items())}"
 

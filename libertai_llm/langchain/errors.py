@@ -97,6 +97,10 @@ class LibertaiInvalidReply(errors.InvalidReply, langchain.ModelAPIError):
     """The other side answered, but not in the llama-like API's words."""
 
 
+class LibertaiTransportError(errors.TransportError, langchain.ModelConnectionError):
+    """No whole answer came, for another reason."""
+
+
 _LANGCHAIN_KINDS: dict[type[errors.LibertaiError], type[errors.LibertaiError]] = {
     kind.__bases__[0]: kind
     for kind in (
@@ -116,6 +120,7 @@ _LANGCHAIN_KINDS: dict[type[errors.LibertaiError], type[errors.LibertaiError]] =
         LibertaiTimedOut,
         LibertaiIncompleteStream,
         LibertaiInvalidReply,
+        LibertaiTransportError,
     )
 }
 

@@ -20,7 +20,7 @@ from pydantic import ConfigDict, Field
 from typing_extensions import Self
 
 from libertai_llm.langchain.base import BaseLibertai
-from libertai_llm.langchain.options import PLACEMENT, CallOptions, known_options, with_thread
+from libertai_llm.langchain.options import PLACEMENT, CallOptions, split_options, with_thread
 from libertai_llm.langchain.output import llm_chunk, llm_result
 from libertai_llm.types import Completion, CompletionChunk
 
@@ -252,18 +252,17 @@ class LibertaiLLM(BaseLibertai, BaseLLM):
 
         NOTE: `BaseLLM` leaves a call's options out of cache keys and traces.
         """
-        own = {name: value for name, value in known_options(given).items() if name not in PLACEMENT}
+        own, rest = split_options(given)
+        placement = {name: own.pop(name) for name in PLACEMENT & own.keys()}
         if not own:
             return self, given
-        rest = {name: value for name, value in given.items() if not known_options({name: value})}
-        rest |= {name: given[name] for name in PLACEMENT & given.keys()}
         if "model" in own:
             own["model_name"] = own.pop("model")
         if "extra_body" in own:
             own["extra_body"] = {**(self.extra_body or {}), **own["extra_body"]}
         model = self.model_copy(update=own)
         vars(model).pop("_serialized", None)
-        return model, rest
+        return model, rest | placement
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         return self._ls_params("llm", stop, kwargs)

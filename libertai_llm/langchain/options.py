@@ -62,10 +62,15 @@ def canonical(options: Mapping[str, Any]) -> dict[str, Any]:
     return named
 
 
-def known_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What of some keyword arguments are options of ours, for reports that must not fail."""
-    named = ((name if name in _CALL_ONLY else OPTION_NAMES.get(name), name) for name in options)
-    return {known: options[name] for known, name in named if known and options[name] is not None}
+def split_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A call's options under one name each (None is none), and all other arguments."""
+    own = {name: value for name, value in given.items() if _is_option(name)}
+    rest = {name: value for name, value in given.items() if name not in own}
+    return {name: value for name, value in canonical(own).items() if value is not None}, rest
+
+
+def _is_option(name: str) -> bool:
+    return name in OPTION_NAMES or name in _CALL_ONLY
 
 
 def make_call(
@@ -84,7 +89,7 @@ def make_call(
         extra["model"] = model
     thread_id = options.pop("thread_id", None) or thread_of(ensure_config())
     timeout = options.pop("timeout", None)
-    options = _without_call_only(options) | {"extra_body": extra, "stop": list(stop)}
+    options = _without_call_only(options) | {"extra_body": extra, "stop": list(stop) or None}
     if options.get("slot_id") == ANY_SLOT:
         del options["slot_id"]
     CompletionParams.from_options(options)

@@ -148,11 +148,16 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(200, {"tokens": bos + [ord(char) for char in body["content"]]})
         if self.script.failure:
             return self._send(*self.script.failure)
+        return self._complete(body)
+
+    def _complete(self, body: dict[str, Any]) -> None:
         self.script.enter()
         try:
             time.sleep(self.script.delay)
             result = self.script.complete(body)
-            return self._stream(result) if body.get("stream") else self._send(200, result)
+            self._stream(result) if body.get("stream") else self._send(200, result)
+        except (BrokenPipeError, ConnectionResetError):
+            self.script.closed_early.set()
         finally:
             self.script.leave()
 
@@ -176,17 +181,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         text = result["content"]
         probs = result.pop("completion_probabilities", None)
-        try:
-            for start in range(0, len(text), CHUNK_CHARS):
-                end = start + CHUNK_CHARS
-                chunk = {"content": text[start:end], "slot_id": result["slot_id"], "stop": False}
-                self._event(
-                    chunk | ({"completion_probabilities": probs[start:end]} if probs else {})
-                )
-                time.sleep(self.script.delay)
-            self._event({**result, "content": ""})
-        except (BrokenPipeError, ConnectionResetError):
-            self.script.closed_early.set()
+        for start in range(0, len(text), CHUNK_CHARS):
+            end = start + CHUNK_CHARS
+            chunk = {"content": text[start:end], "slot_id": result["slot_id"], "stop": False}
+            self._event(chunk | ({"completion_probabilities": probs[start:end]} if probs else {}))
+            time.sleep(self.script.delay)
+        self._event({**result, "content": ""})
 
     def _event(self, item: dict[str, Any]) -> None:
         self.wfile.write(f"data: {json.dumps(item)}\n\n".encode())

@@ -1,0 +1,93 @@
+"""Messages of every kind LangChain knows become dicts for the chat template, text unchanged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    ChatMessage,
+    FunctionMessage,
+    HumanMessage,
+    RemoveMessage,
+    SystemMessage,
+    ToolMessage,
+)
+
+from libertai_llm.langchain.messages import template_messages
+
+TEXT = "  spaces\nstay \n"
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (SystemMessage(TEXT), {"role": "system", "content": TEXT}),
+        (HumanMessage(TEXT), {"role": "user", "content": TEXT}),
+        (HumanMessage("x", name="bob"), {"role": "user", "content": "x", "name": "bob"}),
+        (AIMessage(TEXT), {"role": "assistant", "content": TEXT}),
+        (AIMessageChunk(content=TEXT), {"role": "assistant", "content": TEXT}),
+        (AIMessage(content=[]), {"role": "assistant", "content": ""}),
+        (ChatMessage(role="critic", content="x"), {"role": "critic", "content": "x"}),
+        (FunctionMessage(name="f", content="x"), {"role": "tool", "content": "x", "name": "f"}),
+        (
+            ToolMessage("x", tool_call_id="1", status="error"),
+            {"role": "tool", "content": "x", "tool_call_id": "1"},
+        ),
+        (
+            AIMessage("", tool_calls=[{"name": "f", "args": {"a": 1}, "id": "1"}]),
+            {
+                "role": "assistant",
+                "content": "",
+                "tool_calls": [
+                    {"type": "function", "function": {"name": "f", "arguments": {"a": 1}}}
+                ],
+            },
+        ),
+        (
+            HumanMessage([{"type": "text", "text": "a "}, "b", {"type": "text", "text": " c"}]),
+            {"role": "user", "content": "a b c"},
+        ),
+        (
+            AIMessage(
+                [{"type": "reasoning", "reasoning": "hm"}, {"type": "text", "text": "yes"}],
+                response_metadata={"output_version": "v1"},
+            ),
+            {"role": "assistant", "content": "yes"},
+        ),
+        (
+            AIMessage([{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "yes"}]),
+            {"role": "assistant", "content": "yes"},
+        ),
+    ],
+)
+def test_each_kind_of_message(message: BaseMessage, expected: dict[str, Any]) -> None:
+    """Roles, names, calls and text are kept; what is no text for the model is left out."""
+    assert template_messages([message]) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("block", "kind"),
+    [
+        ({"type": "image_url", "image_url": {"url": "data:image/png;base64,aaaa"}}, "image"),
+        ({"type": "image_url", "image_url": "http://example.org/a.png"}, "image_url"),
+        ({"type": "image", "url": "http://example.org/a.png"}, "image"),
+        ({"type": "input_audio", "input_audio": {"data": "aaaa", "format": "wav"}}, "audio"),
+        ({"type": "file", "file": {"file_data": "data:application/pdf;base64,aa"}}, "file"),
+        ({"type": "tool_result", "tool_use_id": "1", "content": "x"}, "tool_result"),
+        ({"type": "hologram"}, "hologram"),
+    ],
+)
+def test_what_is_not_text_is_named(block: dict[str, Any], kind: str) -> None:
+    """Other content is an error that says which, never silently left out."""
+    with pytest.raises(ValueError, match=f"'{kind}'"):
+        template_messages([HumanMessage([{"type": "text", "text": "see"}, block])])
+
+
+def test_a_message_without_a_role_is_an_error() -> None:
+    """A message that no template can place is named."""
+    with pytest.raises(ValueError, match="'remove'"):
+        template_messages([RemoveMessage(id="1")])

@@ -1,0 +1,252 @@
+"""What the constructor and a call say reaches the server; what nobody knows is refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from libertai_llm.errors import InvalidOption, UnknownOption
+from libertai_llm.langchain import ChatLibertai, LibertaiLLM
+from libertai_llm.langchain.base import BaseLibertai
+from libertai_llm.params import CompletionParams
+from libertai_llm.timeouts import Timeouts
+from tests.llm.langchain.scripted import ScriptedServer
+
+# Python name: (constructor's value, call's value, wire name).
+OPTIONS: dict[str, tuple[Any, Any, str]] = {
+    "max_tokens": (7, 5, "n_predict"),
+    "temperature": (0.5, 0.0, "temperature"),
+    "dynatemp_range": (0.5, 0.0, "dynatemp_range"),
+    "dynatemp_exponent": (1.5, 1.0, "dynatemp_exponent"),
+    "top_k": (40, 0, "top_k"),
+    "top_p": (0.9, 1.0, "top_p"),
+    "min_p": (0.1, 0.0, "min_p"),
+    "top_n_sigma": (1.5, -1.0, "top_n_sigma"),
+    "xtc_probability": (0.5, 0.0, "xtc_probability"),
+    "xtc_threshold": (0.1, 0.2, "xtc_threshold"),
+    "tfs_z": (0.9, 1.0, "tfs_z"),
+    "typical_p": (0.9, 1.0, "typical_p"),
+    "min_keep": (1, 0, "min_keep"),
+    "repeat_penalty": (1.2, 1.0, "repeat_penalty"),
+    "repeat_last_n": (64, 0, "repeat_last_n"),
+    "penalize_nl": (True, False, "penalize_nl"),
+    "presence_penalty": (0.5, 0.0, "presence_penalty"),
+    "frequency_penalty": (0.5, 0.0, "frequency_penalty"),
+    "dry_multiplier": (0.5, 0.0, "dry_multiplier"),
+    "dry_base": (1.75, 2.0, "dry_base"),
+    "dry_allowed_length": (2, 0, "dry_allowed_length"),
+    "dry_penalty_last_n": (-1, 0, "dry_penalty_last_n"),
+    "dry_sequence_breakers": (["\n"], [], "dry_sequence_breakers"),
+    "mirostat": (2, 0, "mirostat"),
+    "mirostat_tau": (5.0, 3.0, "mirostat_tau"),
+    "mirostat_eta": (0.1, 0.2, "mirostat_eta"),
+    "samplers": (["top_k"], [], "samplers"),
+    "seed": (42, 0, "seed"),
+    "ignore_eos": (True, False, "ignore_eos"),
+    "logit_bias": ([[5, 1.0]], [[6, False]], "logit_bias"),
+    "n_probs": (2, 1, "n_probs"),
+    "post_sampling_probs": (True, False, "post_sampling_probs"),
+    "n_keep": (-1, 0, "n_keep"),
+    "grammar": ('root ::= "a"', 'root ::= "b"', "grammar"),
+    "json_schema": ({"type": "object"}, {"type": "string"}, "json_schema"),
+    "image_data": ([{"data": "aa", "id": 1}], [], "image_data"),
+    "system_prompt": ({"prompt": "a"}, {"prompt": "b"}, "system_prompt"),
+    "cache_prompt": (True, False, "cache_prompt"),
+    "slot_id": (3, 0, "slot_id"),
+}
+SAME_ON_BOTH = pytest.mark.parametrize("kind", [ChatLibertai, LibertaiLLM])
+
+
+def test_every_option_of_the_client_is_a_field() -> None:
+    """The constructor knows what the client knows, and this table knows it as well."""
+    names = {each.name for each in dataclasses.fields(CompletionParams)}
+    assert names <= BaseLibertai.model_fields.keys()
+    assert set(OPTIONS) == names - {"stop", "extra_body"}
+
+
+@SAME_ON_BOTH
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_call_overrides_the_constructor(server: ScriptedServer, kind: Any, name: str) -> None:
+    """Every option, also with a value that is zero, false or empty; for that one call only."""
+    ours, theirs, wire = OPTIONS[name]
+    with kind(base_url=server.url, **{name: ours}) as model:
+        model.invoke("x")
+        model.invoke("x", **{name: theirs})
+        list(model.stream("x", **{name: theirs}))
+        model.invoke("x", **{name: None})
+    assert [body[wire] for body in server.completions] == [ours, theirs, theirs, ours]
+
+
+@SAME_ON_BOTH
+async def test_a_call_overrides_the_constructor_without_blocking(
+    server: ScriptedServer, kind: Any
+) -> None:
+    """The asynchronous methods take the same options."""
+    async with kind(base_url=server.url, temperature=0.5) as model:
+        await model.ainvoke("x", temperature=0)
+        async for _ in model.astream("x", temperature=0.1):
+            pass
+        await model.bind(temperature=0.2).ainvoke("x")
+    assert [body["temperature"] for body in server.completions] == [0, 0.1, 0.2]
+
+
+@SAME_ON_BOTH
+def test_what_is_not_set_is_not_sent(server: ScriptedServer, kind: Any) -> None:
+    """The server's defaults hold; only caching is asked for, because the page says so."""
+    with kind(base_url=server.url) as model:
+        model.invoke("x")
+    stops = {"stop"} if kind is ChatLibertai else set()
+    expected = {"prompt", "stream", "cache_prompt", "slot_id", "id_slot"} | stops
+    assert set(server.completions[0]) == expected
+
+
+@SAME_ON_BOTH
+@pytest.mark.parametrize("name", ["n_predict", "max_completion_tokens", "max_tokens"])
+def test_other_names_of_an_option(server: ScriptedServer, kind: Any, name: str) -> None:
+    """The wire's and OpenAI's names are accepted in both places."""
+    with kind(base_url=server.url, **{name: 3}) as model:
+        assert model.max_tokens == 3
+        model.invoke("x")
+        model.invoke("x", **{name: 4})
+    assert [body["n_predict"] for body in server.completions] == [3, 4]
+
+
+@SAME_ON_BOTH
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"temperatur": 1}, "temperatur"),
+        ({"tools": []}, "tools"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"mirostat": 3}, "mirostat"),
+        ({"max_tokens": -2}, "max_tokens"),
+        ({"max_tokens": 1, "n_predict": 1}, "given twice"),
+        ({"extra_body": {"seed": 1}}, "seed"),
+    ],
+)
+def test_a_wrong_constructor_option_is_named(kind: Any, given: dict[str, Any], words: str) -> None:
+    """At once, not at the first call."""
+    with pytest.raises(ValidationError, match=words):
+        kind(base_url="http://127.0.0.1:9", **given)
+
+
+@SAME_ON_BOTH
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ({"temperatur": 1}, UnknownOption, "`temperatur`: did you mean `temperature`"),
+        ({"tools": []}, UnknownOption, "`tools`"),
+        ({"temperature": "hot"}, InvalidOption, "`temperature`"),
+        ({"max_tokens": 1, "n_predict": 1}, InvalidOption, "given twice"),
+    ],
+)
+def test_a_wrong_call_option_is_named(
+    server: ScriptedServer, kind: Any, given: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    """Nothing is sent, whichever way the call is made."""
+    with kind(base_url=server.url) as model:
+        with pytest.raises(error, match=words):
+            model.invoke("x", **given)
+        with pytest.raises(error, match=words):
+            list(model.stream("x", **given))
+    assert server.completions == []
+
+
+@SAME_ON_BOTH
+def test_a_message_about_an_option_does_not_quote_the_key(kind: Any) -> None:
+    """Validation errors show no input: the key may be in it."""
+    with pytest.raises(ValidationError) as caught:
+        kind(api_key="sk-secret", max_tokens=-2)
+    assert "sk-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "sent"),
+    [
+        (None, None, []),
+        ([], None, []),
+        (["a"], None, ["a"]),
+        ("a", ["b"], ["a", "b"]),
+        (["a", "b"], ["b", "c", ""], ["a", "b", "c"]),
+        (None, ["a"], ["a"]),
+    ],
+)
+def test_stop_words_of_constructor_and_call_are_merged(
+    server: ScriptedServer, ours: Any, theirs: Any, sent: list[str]
+) -> None:
+    """Both count; a chat model adds the word that ends its template's turns."""
+    with LibertaiLLM(base_url=server.url, stop=ours) as llm:
+        llm.invoke("x", stop=theirs)
+        list(llm.bind(stop=theirs).stream("x"))
+    with ChatLibertai(base_url=server.url, stop=ours) as chat:
+        chat.invoke("x", stop=theirs)
+    assert [body.get("stop", []) for body in server.completions] == [
+        sent,
+        sent,
+        [*sent, "<|im_end|>"],
+    ]
+
+
+@SAME_ON_BOTH
+def test_stop_words_stop(server: ScriptedServer, kind: Any) -> None:
+    """The answer ends before the word, and says which it was."""
+    server.answer = lambda prompt: "one two three"
+    with kind(base_url=server.url) as model:
+        answer = model.invoke("x", stop=["three", "two"])
+    assert (answer if kind is LibertaiLLM else answer.content) == "one "
+
+
+@SAME_ON_BOTH
+def test_further_fields_for_the_server(server: ScriptedServer, kind: Any) -> None:
+    """`extra_body` of constructor and call are merged; a model's name is sent if there is one."""
+    with kind(base_url=server.url, extra_body={"lora": 1, "x": 1}, model="a") as model:
+        model.invoke("x", extra_body={"x": 2}, model="b")
+        model.invoke("x")
+    first, second = server.completions
+    assert (first["lora"], first["x"], first["model"]) == (1, 2, "b")
+    assert (second["lora"], second["x"], second["model"]) == (1, 1, "a")
+
+
+@SAME_ON_BOTH
+@pytest.mark.parametrize(
+    ("ours", "theirs", "sent"),
+    [
+        ({"logprobs": True}, {}, 1),
+        ({"top_logprobs": 3}, {}, 3),
+        ({"logprobs": True, "top_logprobs": 3}, {"logprobs": False}, None),
+        ({}, {"logprobs": True, "top_logprobs": 2}, 2),
+        ({"n_probs": 4, "logprobs": True}, {}, 4),
+        ({}, {}, None),
+    ],
+)
+def test_probabilities_by_langchains_names(
+    server: ScriptedServer, kind: Any, ours: dict[str, Any], theirs: dict[str, Any], sent: Any
+) -> None:
+    """`logprobs` and `top_logprobs` ask for `n_probs`."""
+    with kind(base_url=server.url, **ours) as model:
+        model.invoke("x", **theirs)
+    assert server.completions[0].get("n_probs") == sent
+
+
+@SAME_ON_BOTH
+def test_a_call_may_set_its_own_limits(server: ScriptedServer, kind: Any) -> None:
+    """A number of seconds or `Timeouts`, for the call or the constructor, under either name."""
+    model = kind(base_url=server.url, request_timeout=Timeouts(total=30))
+    assert model.timeout == Timeouts(total=30)
+    with model:
+        model.invoke("x", timeout=20)
+        model.invoke("x", timeout=Timeouts(connect=5))
+    assert len(server.completions) == 2
+
+
+@SAME_ON_BOTH
+def test_fields_may_be_changed_later(server: ScriptedServer, kind: Any) -> None:
+    """An object is what its fields say now, its address included."""
+    with kind(base_url="http://127.0.0.1:9", temperature=0.1) as model:
+        model.base_url = server.url
+        model.temperature = 0.2
+        model.invoke("x")
+    assert server.completions[0]["temperature"] == 0.2
