@@ -73,7 +73,7 @@ def random_request(number: int) -> dict[str, Any]:
     options: dict[str, Any] = {
         "prompt": prompt,
         "max_tokens": draw.choice([0, 1, 2, 5, 16, 32]),
-        "stop": draw.sample(["\n", " the", "e", ".", "<|im_end|>", "3."], draw.randint(0, 2)),
+        "stop": draw.sample(["\n", " the", "ood", ". I", "<|im_end|>", "3."], draw.randint(0, 2)),
         "repeat_penalty": draw.choice([1.0, 1.1, 1.3]),
         "n_probs": draw.choice([0, 0, 3]),
         "ignore_eos": draw.random() < 0.6,
