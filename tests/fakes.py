@@ -6,7 +6,8 @@ config.json, generation_config.json, model.safetensors, tokenizer files and a ch
 
 from __future__ import annotations
 
-import json
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,20 +77,32 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _train_pieces(size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges of `size` ids, trained on the corpus above."""
-    from tokenizers import Tokenizer, models, trainers
+    """Vocabulary and merges of `size` ids, trained on the corpus above, the same every time.
 
-    fixed = [UNK, BOS, EOS, *(f"<0x{byte:02X}>" for byte in range(256))]
-    trainer = trainers.BpeTrainer(
-        vocab_size=size - len(fixed), initial_alphabet=["▁"], limit_alphabet=60, show_progress=False
-    )
-    trained = Tokenizer(models.BPE())
-    words = [f"▁{word}" for text in _CORPUS for word in text.split(" ")]
-    trained.train_from_iterator(words, trainer)
-    model = json.loads(trained.to_str())["model"]
-    pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
-    vocab = {piece: i for i, piece in enumerate([*fixed, *pieces])}
-    return vocab, [(first, second) for first, second in model["merges"]]
+    NOTE: `tokenizers`' own trainer breaks ties in another order in every process.
+    """
+    words = [list(f"▁{word}") for text in _CORPUS for word in text.split(" ")]
+    letters = {"▁"} | {letter for word in words for letter in word if letter.isascii()}
+    pieces = [UNK, BOS, EOS, *(f"<0x{byte:02X}>" for byte in range(256)), *sorted(letters)]
+    merges: list[tuple[str, str]] = []
+    while len(pieces) < size:
+        pairs = Counter(pair for word in words for pair in pairwise(word))
+        known = {pair: count for pair, count in pairs.items() if set("".join(pair)) <= letters}
+        first, second = max(known, key=lambda pair: (known[pair], pair))
+        merges.append((first, second))
+        pieces.append(first + second)
+        words = [_merge(word, first, second) for word in words]
+    return {piece: i for i, piece in enumerate(pieces)}, merges
+
+
+def _merge(word: list[str], first: str, second: str) -> list[str]:
+    merged: list[str] = []
+    for piece in word:
+        if merged and (merged[-1], piece) == (first, second):
+            merged[-1] += piece
+        else:
+            merged.append(piece)
+    return merged
 
 
 _SHAPE: dict[str, Any] = {
@@ -127,18 +140,43 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
     },
     "phi3": {},
+    "gpt2": {},
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 6},
+    "deepseek_v3": {
+        "num_key_value_heads": 4,
+        "head_dim": 8,
+        "q_lora_rank": 24,
+        "kv_lora_rank": 16,
+        "qk_rope_head_dim": 8,
+        "qk_nope_head_dim": 12,
+        "v_head_dim": 14,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "n_group": 1,
+        "topk_group": 1,
+        "moe_intermediate_size": 32,
+        "first_k_dense_replace": 1,
+    },
+    "llama4_text": {
+        "attention_chunk_size": 6,
+        "num_hidden_layers": 3,
+        "layer_types": ["chunked_attention", "full_attention", "chunked_attention"],
+        "num_local_experts": 2,
+        "intermediate_size_mlp": 96,
+    },
 }
 """What each family (a transformers `model_type`) adds to the shared sizes."""
 
 
-def tiny_config(family: str = "llama", **changes: Any) -> Any:
+def random_config(family: str = "llama", **changes: Any) -> Any:
     """The transformers config of a tiny model; `changes` override single fields."""
     from transformers import AutoConfig
 
     return AutoConfig.for_model(family, **{**_SHAPE, **FAMILIES.get(family, {}), **changes})
 
 
-def tiny_model(family: str = "llama", *, seed: int = 0, **changes: Any) -> Any:
+def random_model(family: str = "llama", *, seed: int = 0, **changes: Any) -> Any:
     """A random float32 causal LM of `family`; the same seed gives the same weights."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -146,7 +184,7 @@ def tiny_model(family: str = "llama", *, seed: int = 0, **changes: Any) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(
-            tiny_config(family, **changes), dtype=torch.float32
+            random_config(family, **changes), dtype=torch.float32
         ).eval()
 
 
@@ -156,8 +194,69 @@ def save_tiny_model(
     """Write a random model of `family` with tokenizer and chat template; returns the folder."""
     folder = Path(folder)
     tokenizer = tiny_tokenizer()
-    model = tiny_model(family, seed=seed, **changes)
+    model = random_model(family, seed=seed, **changes)
     model.generation_config.eos_token_id = [2, tokenizer.convert_tokens_to_ids(IM_END)]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def save_tiny_gguf(
+    path: Path | str, *, seed: int = 0, quantization: str = "F32", **changes: Any
+) -> Path:
+    """The Llama of `save_tiny_model` with the same weights and tokenizer, as one GGUF file.
+
+    Names and layout are llama.cpp's: rotary halves of Q and K are interleaved. `quantization` is
+    for the matrices, F32 or Q8_0; the latter needs rows of a multiple of 32.
+    """
+    import gguf
+
+    model, tokenizer = random_model(seed=seed, **changes), tiny_tokenizer()
+    config = model.config
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("tiny")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_vocab_size(config.vocab_size)
+    _add_gguf_tokenizer(writer, tokenizer)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for name, weight in model.state_dict().items():
+        if "q_proj" in name or "k_proj" in name:
+            pairs = weight.view(-1, 2, config.head_dim // 2, config.hidden_size)
+            weight.copy_(pairs.transpose(1, 2).reshape(weight.shape))  # [head, half, 2, hidden]
+        kind = gguf.GGMLQuantizationType[quantization if weight.ndim == 2 else "F32"]
+        stored = gguf.quants.quantize(weight.numpy(), kind)
+        writer.add_tensor(names.get_name(name, (".weight",)), stored, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return Path(path)
+
+
+def _add_gguf_tokenizer(writer: Any, tokenizer: PreTrainedTokenizerFast) -> None:
+    """The vocabulary as a SentencePiece-like model: earlier merges score higher."""
+    import gguf
+
+    tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    types = [gguf.TokenType.NORMAL] * len(tokens)
+    types[0] = gguf.TokenType.UNKNOWN
+    for index in (1, 2, len(tokens) - 2, len(tokens) - 1):
+        types[index] = gguf.TokenType.CONTROL
+    types[3:259] = [gguf.TokenType.BYTE] * 256
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([-float(index) for index in range(len(tokens))])
+    writer.add_token_types(types)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    writer.add_add_bos_token(True)
+    writer.add_chat_template(CHAT_TEMPLATE)

@@ -6,8 +6,9 @@ file. Weights come from safetensors or GGUF only; code from a model's folder is 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,19 +121,22 @@ def _as_load_error(source: ModelSource) -> Iterator[None]:
     except Exception as error:
         reason = str(error).strip() or type(error).__name__
         what = "load" if source.is_local else "fetch or load"
-        raise ModelLoadError(f"cannot {what} `{source.name}`: {reason}") from error
+        hint = " (is the GGUF file complete?)" if source.is_local and source.gguf_file else ""
+        raise ModelLoadError(f"cannot {what} `{source.name}`{hint}: {reason}") from error
 
 
 @contextmanager
 def _transformers_output(progress: bool) -> Iterator[None]:
-    """Errors only, and no progress bar unless wanted; transformers' settings are put back."""
+    """Errors only, and no progress bar unless wanted; all settings are put back."""
     verbosity = transformers_logging.get_verbosity()
     had_bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     if not progress:
         transformers_logging.disable_progress_bar()
     try:
-        yield
+        # NOTE: the bar of transformers' GGUF reader knows no switch, so its stream is taken away.
+        with nullcontext() if progress else redirect_stderr(io.StringIO()):
+            yield
     finally:
         transformers_logging.set_verbosity(verbosity)
         if had_bar and not progress:

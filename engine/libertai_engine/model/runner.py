@@ -42,6 +42,7 @@ class ModelRunner:
         self._module = module
         self._device = torch.device(device)
         self._cache = KVCache(num_slots=num_slots, context_size=context_size)
+        self._vocab_size = 1  # token 0 exists; the first step tells the rest
         self._vocab_size = self._first_step().shape[1]
 
     def _first_step(self) -> torch.Tensor:
@@ -88,6 +89,8 @@ class ModelRunner:
         for row in batch.rows:
             assert 0 <= row.slot < self.num_slots, f"slot {row.slot}"
             assert 0 <= row.start < row.end <= self.context_size, f"[{row.start}, {row.end})"
+            # NOTE: on a GPU, an unknown id would end the process.
+            assert 0 <= min(row.token_ids) <= max(row.token_ids) < self._vocab_size
 
     @torch.inference_mode()
     def copy_prefix(self, source: int, target: int, length: int) -> None:
