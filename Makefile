@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+RECORDED := tests/llm/recorded
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: help demo test lint bench record clean
@@ -28,7 +29,14 @@ bench: $(VENV)/.ready-test
 	$(BIN)/python engine/bench/run.py
 
 record: $(VENV)/.ready-test
-	$(BIN)/python -m pytest tests/llm/recorded --record-mode=rewrite
+	@if env | grep -q '^LIBERTAI_RECORD_'; then \
+	  $(BIN)/python -m pytest $(RECORDED) --ignore $(RECORDED)/test_cassettes.py \
+	  && env -i PATH="$$PATH" $(BIN)/python -m pytest $(RECORDED)/test_cassettes.py; \
+	else \
+	  echo "Nothing recorded: name a running server, such as"; \
+	  echo "  LIBERTAI_RECORD_DEC2023=http://127.0.0.1:8091 make record"; \
+	  echo "All names and how to start the servers: cassettes/README.md"; \
+	fi
 
 $(VENV)/.ready-%: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing (torch is large, this takes a few minutes the first time) ..."

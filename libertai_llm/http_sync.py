@@ -127,7 +127,7 @@ class HTTPTransport:
         limit = urllib3.Timeout(connect=deadlines.connect, total=deadlines.remaining)
         http = self._at_home(session) if request.is_home else self._abroad()
         try:
-            return http.request(
+            response = http.request(
                 request.method,
                 request.url,
                 data=request.body,
@@ -137,6 +137,9 @@ class HTTPTransport:
                 stream=True,
                 allow_redirects=False,
             )
+            # Said here and not at each read: recorders such as vcrpy take no options there.
+            response.raw.decode_content = True
+            return response
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise _failure(error, deadlines) from error
 
@@ -252,7 +255,7 @@ def _read(response: requests.Response, deadlines: Deadlines, has_begun: bool) ->
     deadlines.check()
     _set_timeout(response.raw, deadlines.remaining)
     try:
-        piece: bytes = response.raw.read1(READ_BYTES, decode_content=True)
+        piece: bytes = response.raw.read1(READ_BYTES)
         return piece
     except urllib3.exceptions.ReadTimeoutError as error:
         raise deadlines.error() from error
@@ -266,7 +269,7 @@ def _drain(response: requests.Response) -> None:
     _set_timeout(response.raw, DRAIN_SECONDS)
     with suppress(urllib3.exceptions.HTTPError, OSError):
         for _ in range(MAX_DRAIN_READS):
-            if not response.raw.read1(READ_BYTES, decode_content=True):
+            if not response.raw.read1(READ_BYTES):
                 break
 
 
