@@ -27,7 +27,7 @@ class TokenProb:
     @property
     def prob(self) -> float | None:
         """The probability, 0 to 1."""
-        return None if self.logprob is None else math.exp(self.logprob)
+        return None if self.logprob is None else math.exp(min(self.logprob, 0.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +91,19 @@ def is_bytes(value: Any) -> bool:
 
 
 def _logprob(found: Mapping[str, Any]) -> float | None:
-    logprob, prob = found.get("logprob"), found.get("prob")
-    if isinstance(logprob, (int, float)):
-        return float(logprob)
-    if isinstance(prob, (int, float)):
-        return math.log(prob) if prob > 0 else -math.inf
-    return None
+    logprob, prob = finite(found.get("logprob")), finite(found.get("prob"))
+    if logprob is not None:
+        return logprob
+    if prob is None:
+        return None
+    return math.log(prob) if prob > 0 else -math.inf
+
+
+def finite(value: Any) -> float | None:
+    """A JSON number as a float; None for what is no number, or none that a float can hold."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None

@@ -7,13 +7,12 @@ garbles become 0, -1 or None, never an error.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from libertai_llm.errors import InvalidReply
-from libertai_llm.probs import TokenProbs, is_bytes, read_probs
+from libertai_llm.probs import TokenProbs, finite, is_bytes, read_probs
 
 StopType = Literal["eos", "word", "limit", "none"]
 
@@ -40,7 +39,7 @@ class Timings:
         found = value if isinstance(value, Mapping) else {}
         counts = {name: _count(found.get(name)) for name in ("prompt_n", "predicted_n", "cache_n")}
         reals = {
-            name: _real(found.get(name))
+            name: finite(found.get(name))
             for phase in ("prompt", "predicted")
             for name in (f"{phase}_ms", f"{phase}_per_second")
         }
@@ -231,11 +230,6 @@ def _reused(timings: Timings, evaluated: int) -> int:
 def _count(value: Any) -> int | None:
     is_whole = isinstance(value, int) and not isinstance(value, bool)
     return value if is_whole and value >= 0 else None
-
-
-def _real(value: Any) -> float | None:
-    is_real = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_real and math.isfinite(value) else None
 
 
 def _text(value: Any) -> str:

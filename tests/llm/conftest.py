@@ -23,8 +23,8 @@ class Blocking:
     """An `AsyncClient` used from blocking code. Invariant: one event loop, its own."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        self.loop = asyncio.new_event_loop()
         self.inner = AsyncClient(*args, **options)
+        self.loop = asyncio.new_event_loop()
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.inner, name)

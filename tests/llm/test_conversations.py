@@ -115,7 +115,8 @@ def test_a_slot_that_no_longer_exists(any_client: MakeClient, serve: Serve) -> N
         if asked.number == 1:
             message = "`slot_id` must be an integer between -1 and 3"
             yield whole({"error": {"code": 400, "message": message}}, 400)
-        yield whole(final("ok", slot_id=9 if asked.number == 0 else 1))
+        else:
+            yield whole(final("ok", slot_id=9 if asked.number == 0 else 1))
 
     server = serve(script)
     session = Session()
@@ -186,8 +187,9 @@ def test_a_dead_machine_is_left(any_client: MakeClient, serve: Serve) -> None:
     def script(asked: Asked) -> Iterator[Step]:
         if asked.headers.get("cookie") == "node=a" and asked.number > 0:
             yield whole(b"no server is available", 503, content_type="text/html")
-        node, slot = ("a", 2) if asked.number == 0 else ("b", 0)
-        yield whole(final("ok", slot_id=slot), headers=[("Set-Cookie", f"node={node}")])
+        else:
+            node, slot = ("a", 2) if asked.number == 0 else ("b", 0)
+            yield whole(final("ok", slot_id=slot), headers=[("Set-Cookie", f"node={node}")])
 
     server = serve(script)
     session = Session()
@@ -211,7 +213,8 @@ def test_redirect_to_another_host_takes_no_secrets(
     def script(asked: Asked) -> Iterator[Step]:
         if asked.number == 0:
             yield whole(final(), headers=[("Set-Cookie", "home=1")])
-        yield whole(b"", status, [("Location", location)])
+        else:
+            yield whole(b"", status, [("Location", location)])
 
     home = serve(script)
     client = any_client(home.url, api_key=KEY, headers={"X-Api-Key": KEY})
