@@ -25,7 +25,8 @@ class EngineConfig:
 
     `context_size` is the number of tokens *one* slot holds (0: what the model was trained for);
     `batch_size` is the most tokens one step evaluates; `prefix_store_bytes` bounds the host memory
-    that keeps prefixes which lost their slot. Raises `InvalidRequest` naming the field.
+    that keeps prefixes which lost their slot; `threads` is torch's number of CPU threads, one for
+    the whole process. Raises `InvalidRequest` naming the field.
     """
 
     model: str = "demo"
@@ -58,8 +59,8 @@ class ServerConfig:
     `cors_origins` are the web pages that may read answers ("*": all; none: pages of this machine).
     `allowed_hosts` are further names that a server bound to loopback answers to. `receive_timeout`
     is for a request's head, and again for its body, to arrive; `request_timeout` for its answer to
-    end; `drain_timeout` for those still running when the server shall end. A stream sends a ping when it has been silent
-    for `ping_interval`.
+    end; `drain_timeout` for those still running when the server shall end. A stream sends a ping
+    when it has been silent for `ping_interval`.
     """
 
     host: str = "127.0.0.1"

@@ -10,6 +10,8 @@ import os
 import weakref
 from types import TracebackType
 
+import torch
+
 from libertai_engine.config import EngineConfig
 from libertai_engine.errors import ContextOverflow, EngineUnavailable, InvalidRequest
 from libertai_engine.model.loader import LoadedModel, load_model
@@ -127,6 +129,8 @@ def load_engine(config: EngineConfig | str, *, progress: bool = True) -> Engine:
     Raises `ModelLoadError` saying what is wrong with the model.
     """
     config = EngineConfig(model=config) if isinstance(config, str) else config
+    if config.threads is not None:  # NOTE: torch knows one number for the whole process
+        torch.set_num_threads(config.threads)
     model = load_model(config, progress=progress)
     runner = ModelRunner(
         model.module,

@@ -137,12 +137,12 @@ def running(api: Any, **options: Any) -> Iterator[Running]:
         assert not thread.is_alive(), "the server did not end"
 
 
-def wait_until(condition: Callable[[], bool], timeout: float = 10) -> None:
-    """Poll for what another thread will do."""
+def wait_until(condition: Callable[[], bool], timeout: float = 10, pause: float = 0.005) -> None:
+    """Poll for what another thread or process will do."""
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
+        time.sleep(pause)
 
 
 def timeless(reply: Reply) -> dict[str, Any]:

@@ -93,6 +93,10 @@ class Chat:
             self.messages = before
             _tell(f"error: {error}")
             return
+        except KeyboardInterrupt:  # before the first token
+            self.messages = before
+            print(flush=True)
+            return
         self.messages.append({"role": "assistant", "content": answer.text})
         if self._is_verbose and answer.finish is not None:
             from libertai_engine.cli import terminal
@@ -125,11 +129,13 @@ def _chatml() -> tuple[str, tuple[str, ...]]:
 
 def _read_line() -> str | None:
     """What the person typed; None at the end of input. Ctrl-C only drops the line."""
+    is_person = sys.stdin.isatty()
     while True:
         try:
-            return input("> ")
+            return input("> " if is_person else "")
         except EOFError:
-            print()
+            if is_person:
+                print()
             return None
         except KeyboardInterrupt:
             print()

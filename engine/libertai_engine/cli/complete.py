@@ -27,7 +27,7 @@ def run(args: Namespace) -> int:
     """Complete the prompt; 0, or 130 after Ctrl-C. Raises `EngineError`."""
     config = arguments.engine_config(args, args.model, num_slots=1)
     sampling, max_tokens = arguments.sampling_params(args), arguments.max_tokens(args)
-    prompt = sys.stdin.read() if args.prompt is None else args.prompt
+    prompt = sys.stdin.read().removesuffix("\n") if args.prompt is None else args.prompt
     if not prompt:
         raise InvalidRequest("the prompt is empty")
 
