@@ -42,8 +42,6 @@ def _check_headers(request: Request, max_bytes: int) -> None:
     headers = request.headers
     if headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise invalid("compressed bodies are not accepted", 415)
-    if "transfer-encoding" in headers and "content-length" in headers:
-        raise invalid("the request has both Content-Length and Transfer-Encoding")
     if int(headers.get("content-length", 0)) > max_bytes:
         raise _too_large(max_bytes)
 

@@ -22,12 +22,18 @@ MAX_TARGET_BYTES = 8 << 10
 _LOCAL_ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
 
 
-def check_size(scope: Scope) -> None:
-    """Raises `Refusal` 414 for a long target and 431 for large headers."""
+def check_head(scope: Scope) -> None:
+    """Raises `Refusal`: 414 for a long target, 431 for large headers, 400 for two framings.
+
+    A proxy in front may believe the other one of `Content-Length` and `Transfer-Encoding`, and
+    see another request where we see the end of this one's body.
+    """
     if len(scope.get("raw_path", b"")) + len(scope["query_string"]) > MAX_TARGET_BYTES:
         raise invalid(f"the URI is longer than {MAX_TARGET_BYTES} bytes", 414)
     if sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > MAX_HEADER_BYTES:
         raise invalid(f"the headers are larger than {MAX_HEADER_BYTES} bytes", 431)
+    if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:
+        raise invalid("the request has both Content-Length and Transfer-Encoding")
 
 
 def is_loopback(host: str) -> bool:

@@ -57,7 +57,7 @@ class Guard:
 
     async def _answer(self, exchange: _Exchange) -> None:
         scope, headers = exchange.scope, exchange.headers
-        checks.check_size(scope)
+        checks.check_head(scope)
         checks.check_host(headers, self._config)
         if scope["method"] == "OPTIONS":
             preflight = Response(headers=checks.PREFLIGHT_HEADERS)

@@ -7,7 +7,7 @@ from starlette.datastructures import Headers
 
 from libertai_engine.config import ServerConfig
 from libertai_engine.http.answers import Refusal
-from libertai_engine.http.checks import check_host, check_key, check_size, cors_headers, is_loopback
+from libertai_engine.http.checks import check_host, check_key, check_head, cors_headers, is_loopback
 
 KEYS = ("first-key", "ключ")
 
@@ -131,14 +131,16 @@ def test_cors(origin: str, allowed: tuple[str, ...], is_allowed: bool) -> None:
     assert answer.get("access-control-allow-origin") == (origin if is_allowed else None)
 
 
-def test_sizes() -> None:
-    """A target over 8 KiB is 414, headers over 16 KiB are 431; just under passes."""
+def test_heads() -> None:
+    """A target over 8 KiB is 414, headers over 16 KiB are 431, two framings of the body are 400."""
     fine = {"raw_path": b"/" * 8192, "query_string": b"", "headers": [(b"a", b"b" * 16_000)]}
-    check_size(fine)
+    check_head(fine)
+    two_framings = [(b"content-length", b"3"), (b"transfer-encoding", b"chunked")]
     for change, status in (
         ({"query_string": b"x"}, 414),
         ({"headers": [(b"a", b"b" * 16_400)]}, 431),
+        ({"headers": two_framings}, 400),
     ):
         with pytest.raises(Refusal) as caught:
-            check_size(fine | change)
+            check_head(fine | change)
         assert caught.value.status == status
