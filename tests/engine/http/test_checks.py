@@ -7,7 +7,7 @@ from starlette.datastructures import Headers
 
 from libertai_engine.config import ServerConfig
 from libertai_engine.http.answers import Refusal
-from libertai_engine.http.checks import check_host, check_key, check_head, cors_headers, is_loopback
+from libertai_engine.http.checks import check_head, check_host, check_key, cors_headers, is_loopback
 
 KEYS = ("first-key", "ключ")
 
