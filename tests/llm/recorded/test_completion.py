@@ -15,8 +15,12 @@ pytestmark = [
     pytest.mark.parametrize("server", ["dec2023", "today"], indirect=True),
 ]
 PROMPT = "Return the number of"
-GREEDY: dict[str, Any] = {"temperature": 0, "repeat_penalty": 1.0, "cache_prompt": False}
+GREEDY: dict[str, Any] = {
+    **{"temperature": 0, "repeat_penalty": 1.0},
+    **{"ignore_eos": True, "cache_prompt": False},
+}
 EVERY_TOKEN = 100.0
+END_OF_TEXT = {"dec2023": "</s>", "today": "<|im_end|>"}
 
 
 def test_complete_ends_at_the_limit_and_says_so(caller: Any) -> None:
@@ -61,9 +65,11 @@ def test_stop_word_ends_the_answer_before_the_word(caller: Any) -> None:
     assert answer.content.startswith(chunks[-1].final.content)
 
 
-def test_end_of_text_is_told_from_the_limit(caller: Any) -> None:
+def test_end_of_text_is_told_from_the_limit(caller: Any, server: Any) -> None:
     """A model that ends by itself gives `eos`, here at once because that token is forced."""
-    answer = caller.complete(PROMPT, max_tokens=8, logit_bias=[[2, EVERY_TOKEN]], **GREEDY)
+    end = caller.call("tokenize", END_OF_TEXT[server.name])[-1]
+    forced = {**GREEDY, "ignore_eos": False, "logit_bias": [[end, EVERY_TOKEN]]}
+    answer = caller.complete(PROMPT, max_tokens=8, **forced)
     assert (answer.stop_type, answer.content) == ("eos", "")
 
 
@@ -81,7 +87,8 @@ def test_logit_bias_forces_and_forbids_a_token(caller: Any) -> None:
 
 def test_probabilities_come_with_the_pieces(caller: Any) -> None:
     """`n_probs` gives so many candidates for each token, best first: the greedy one leads."""
-    chunks = caller.stream(PROMPT, max_tokens=6, n_probs=3, **GREEDY)
+    # NOTE: today's server tells probabilities before any token is banned.
+    chunks = caller.stream(PROMPT, max_tokens=4, n_probs=3, **{**GREEDY, "ignore_eos": False})
     entries = [entry for chunk in chunks for entry in chunk.probs]
     assert b"".join(entry.chosen.piece for entry in entries).decode() == chunks[-1].final.content
     assert tuple(entries) == chunks[-1].final.probs
