@@ -8,7 +8,6 @@ here and in `http/` only.
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -118,8 +117,8 @@ def _refuse(request: Request, error: Exception) -> Response:
 
 def serve(api: CompletionAPI, config: ServerConfig) -> None:
     """Serve until SIGTERM or SIGINT, then drain and return. Raises `CannotListen`."""
-    lifecycle = Lifecycle(api)
-    _run(lifecycle, config, listen(config))
+    listener, lifecycle = listen(config), Lifecycle(api)
+    DrainingServer(build_app(lifecycle, config), lifecycle, config).run(sockets=[listener])
 
 
 def serve_while_loading(
@@ -131,7 +130,7 @@ def serve_while_loading(
 
     `on_ready` gets the host and port then. Raises `CannotListen` and what `load` raises.
     """
-    lifecycle, listener = Lifecycle(), listen(config)
+    listener, lifecycle = listen(config), Lifecycle()
     server = DrainingServer(build_app(lifecycle, config), lifecycle, config)
     failures: list[BaseException] = []
 
@@ -147,8 +146,3 @@ def serve_while_loading(
     server.run(sockets=[listener])
     if failures:
         raise failures[0]
-
-
-def _run(lifecycle: Lifecycle, config: ServerConfig, listener: socket.socket) -> None:
-    app = build_app(lifecycle, config)
-    DrainingServer(app, lifecycle, config).run(sockets=[listener])
