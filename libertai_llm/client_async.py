@@ -7,7 +7,6 @@ is the transport's. The twin of `client_sync`, word for word but for `await`.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from types import TracebackType
@@ -237,7 +236,7 @@ class AsyncClient:
                     break
                 except LibertaiError as error:
                     error.partial_text = assembler.text
-                    await asyncio.sleep(call.pause_after(error))
+                    await _pause(call.pause_after(error))
 
     async def _stream_once(
         self, call: Call, assembler: Assembler
@@ -267,7 +266,7 @@ class AsyncClient:
             try:
                 return await self._attempt(call)
             except LibertaiError as error:
-                await asyncio.sleep(call.pause_after(error))
+                await _pause(call.pause_after(error))
 
     async def _attempt(self, call: Call) -> JSON:
         return await self._transport.request(
@@ -277,6 +276,13 @@ class AsyncClient:
             session=call.session,
             timeouts=call.timeouts,
         )
+
+
+async def _pause(seconds: float) -> None:
+    # Importing asyncio costs a blocking program time; whoever awaits has it already.
+    import asyncio
+
+    await asyncio.sleep(seconds)
 
 
 def _connect(found: Plan, http_client: httpx.AsyncClient | None) -> tuple[AsyncTransport, Session]:

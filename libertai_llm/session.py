@@ -12,12 +12,14 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.cookiejar import Cookie, CookieJar, DefaultCookiePolicy
-from typing import Any
-from urllib.request import Request
+from typing import TYPE_CHECKING, Any
 
 from requests.cookies import RequestsCookieJar
 
 from libertai_llm.errors import InvalidOption
+
+if TYPE_CHECKING:
+    from urllib.request import Request
 
 ANY_SLOT = -1
 MAX_COOKIE_BYTES = 4096
