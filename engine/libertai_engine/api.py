@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, closing
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -17,7 +18,10 @@ from libertai_engine.errors import EngineError, EngineUnavailable, NotSupported
 from libertai_engine.sequence import Delta
 from libertai_engine.wire.coerce import Body, to_bool, to_int, to_str, wrong
 from libertai_engine.wire.format import Answer, format_chunk, format_result
-from libertai_engine.wire.parse import CompletionCall, parse_completion
+from libertai_engine.wire.parse import CompletionCall, Limits, parse_completion
+
+JSON = dict[str, Any]
+Result = JSON | list[JSON]
 
 
 class CompletionAPI:
@@ -35,53 +39,28 @@ class CompletionAPI:
         wish: bool = Body(body).get("stream", to_bool, False)
         return wish
 
-    def complete(self, body: Any) -> dict[str, Any]:
-        """`POST /completion` without `stream`: the whole answer."""
-        call = self._parse(body)
-        stream = self.engine.submit(call.request)
-        try:
-            return self._result(list(stream), call)
-        finally:
-            stream.abort()
+    def complete(self, body: Any) -> Result:
+        """`POST /completion` without `stream`: the whole answer; a list of them for an array of
+        prompts, in their order."""
+        return self._complete(self._parse(body))
 
-    async def acomplete(self, body: Any) -> dict[str, Any]:
+    async def acomplete(self, body: Any) -> Result:
         """`complete` without blocking the event loop."""
-        call = await asyncio.to_thread(self._parse, body)
-        stream = self.engine.submit(call.request)
-        try:
-            return self._result([delta async for delta in stream], call)
-        finally:
-            stream.abort()
+        return await self._acomplete(await asyncio.to_thread(self._parse, body))
 
-    def stream(self, body: Any) -> Iterator[dict[str, Any]]:
-        """`POST /completion` with `stream`: one object a step, the last one with `stop: true`."""
-        call = self._parse(body, is_stream=True)
-        stream = self.engine.submit(call.request)
-        try:
-            yield from self._events(next(stream), call)
-            try:
-                for delta in stream:
-                    yield from self._events(delta, call)
-            except EngineError as error:
-                yield {"error": error.to_json()}
-        finally:
-            stream.abort()
+    def stream(self, body: Any) -> Iterator[JSON]:
+        """`POST /completion` with `stream`: an object a step, the last one with `stop: true`.
 
-    async def astream(self, body: Any) -> AsyncGenerator[dict[str, Any], None]:
+        For an array of prompts each ends with such an object, and `index` tells them apart.
+        """
+        return self._stream(self._parse(body, is_stream=True))
+
+    async def astream(self, body: Any) -> AsyncGenerator[JSON, None]:
         """`stream` without blocking the event loop."""
         call = await asyncio.to_thread(self._parse, body, is_stream=True)
-        stream = self.engine.submit(call.request)
-        try:
-            for event in self._events(await anext(stream), call):
+        async with aclosing(self._astream(call)) as events:
+            async for event in events:
                 yield event
-            try:
-                async for delta in stream:
-                    for event in self._events(delta, call):
-                        yield event
-            except EngineError as error:
-                yield {"error": error.to_json()}
-        finally:
-            stream.abort()
 
     def tokenize(self, body: Any) -> dict[str, Any]:
         """`POST /tokenize`: `content` to `{"tokens": [id, …]}`.
@@ -136,29 +115,56 @@ class CompletionAPI:
 
     def _parse(self, body: Any, *, is_stream: bool = False) -> CompletionCall:
         fields = {**body, "stream": is_stream} if isinstance(body, dict) else body
-        return parse_completion(fields, self.engine.tokenizer, num_slots=self.engine.num_slots)
+        engine = self.engine
+        limits = Limits(num_slots=engine.num_slots, context_size=engine.context_size)
+        return parse_completion(fields, engine.tokenizer, limits)
 
-    def _events(self, delta: Delta, call: CompletionCall) -> Iterator[dict[str, Any]]:
+    def _complete(self, call: CompletionCall) -> Result:
+        with closing(self.engine.submit(*call.requests)) as stream:
+            return self._result(list(stream), call)
+
+    async def _acomplete(self, call: CompletionCall) -> Result:
+        with closing(self.engine.submit(*call.requests)) as stream:
+            return self._result([delta async for delta in stream], call)
+
+    def _stream(self, call: CompletionCall) -> Iterator[JSON]:
+        with closing(self.engine.submit(*call.requests)) as stream:
+            yield from self._events(next(stream), call)
+            try:
+                for delta in stream:
+                    yield from self._events(delta, call)
+            except EngineError as error:
+                yield {"error": error.to_json()}
+
+    async def _astream(self, call: CompletionCall) -> AsyncGenerator[JSON, None]:
+        with closing(self.engine.submit(*call.requests)) as stream:
+            for event in self._events(await anext(stream), call):
+                yield event
+            try:
+                async for delta in stream:
+                    for event in self._events(delta, call):
+                        yield event
+            except EngineError as error:
+                yield {"error": error.to_json()}
+
+    def _events(self, delta: Delta, call: CompletionCall) -> Iterator[JSON]:
         """What a delta is on the wire. The final object has no text: many readers skip it there."""
         if delta.text or delta.tokens or delta.finish is None:
             yield format_chunk(delta, call, self.engine.tokenizer)
         if delta.finish is not None:
-            yield self._result([replace(delta, text="", tokens=())], call)
+            yield self._object(Answer.of([replace(delta, text="", tokens=())]), call)
 
-    def _result(self, deltas: Sequence[Delta], call: CompletionCall) -> dict[str, Any]:
-        finish = deltas[-1].finish
-        assert finish is not None, "a stream ends with a finish or an error"
-        answer = Answer(
-            text="".join(delta.text for delta in deltas),
-            tokens=[token for delta in deltas for token in delta.tokens],
-            finish=finish,
-        )
+    def _result(self, deltas: Sequence[Delta], call: CompletionCall) -> Result:
+        by_prompt: list[list[Delta]] = [[] for _ in call.requests]
+        for delta in deltas:
+            by_prompt[delta.index].append(delta)
+        results = [self._object(Answer.of(each), call) for each in by_prompt]
+        return results if call.is_several else results[0]
+
+    def _object(self, answer: Answer, call: CompletionCall) -> JSON:
+        engine = self.engine
         return format_result(
-            answer,
-            call,
-            self.engine.tokenizer,
-            model=self.engine.name,
-            context_size=self.engine.context_size,
+            answer, call, engine.tokenizer, model=engine.name, context_size=engine.context_size
         )
 
     def _piece(self, token_id: int) -> str | list[int]:

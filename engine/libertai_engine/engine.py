@@ -37,6 +37,7 @@ class Engine:
         self.config = config
         self.model = model
         self._num_slots, self._context_size = runner.num_slots, runner.context_size
+        self._can_shift = runner.can_shift
         self._pid = os.getpid()
         self._worker = Worker(
             runner,
@@ -71,17 +72,19 @@ class Engine:
         """How many sequences run and wait now."""
         return self._worker.load
 
-    def submit(self, request: Request) -> Stream:
-        """Queue a request; iterate the stream, sync or async, for its deltas.
+    def submit(self, *requests: Request) -> Stream:
+        """Queue one request, or several that one reader follows.
 
-        Raises `ContextOverflow` if the prompt leaves no room for a token, `InvalidRequest` for a
-        slot or token id out of range, `EngineUnavailable` if the queue is full or the engine is
-        closed.
+        Iterate the stream, sync or async, for their deltas, told apart by their `index`. Raises
+        `ContextOverflow` if a prompt leaves no room for a token, `InvalidRequest` for a slot or
+        token id out of range or a context shift that this model cannot do, `EngineUnavailable` if
+        the queue is full or the engine is closed.
         """
-        self._check(request)
-        stream = Stream(on_abort=self._on_abort)
-        sequence = Sequence(request, self.tokenizer, self.context_size)
-        self._worker.submit(sequence, stream)
+        for request in requests:
+            self._check(request)
+        stream = Stream(on_abort=self._on_abort, num_sequences=len(requests))
+        sequences = [Sequence(each, self.tokenizer, self.context_size) for each in requests]
+        self._worker.submit(sequences, stream)
         return stream
 
     def close(self) -> None:
@@ -118,8 +121,18 @@ class Engine:
             raise InvalidRequest(
                 f"`prompt` has a token id outside 0 to {vocab_size - 1}", field="prompt"
             )
+        if request.can_shift and not self._can_shift and self._may_outgrow(request):
+            raise InvalidRequest(
+                "prompt and `n_predict` exceed the context, and the positions of this model cannot "
+                "be shifted",
+                field="n_predict",
+            )
         if request.slot is not None and not 0 <= request.slot < self.num_slots:
             raise InvalidRequest(f"`slot` must be between 0 and {self.num_slots - 1}", field="slot")
+
+    def _may_outgrow(self, request: Request) -> bool:
+        limit = request.max_tokens
+        return limit is not None and len(request.prompt_ids) + limit > self.context_size
 
 
 def load_engine(config: EngineConfig | str, *, progress: bool = True) -> Engine:

@@ -88,6 +88,13 @@ class Scheduler:
         for row, owner in zip(step.batch.rows, step.owners, strict=True):
             owner.slot.token_ids.extend(row.token_ids)
 
+    def shift(self, running: Running) -> None:
+        """Make room in a full context, if it is full."""
+        shift = running.sequence.due_shift
+        if shift is not None:
+            self._slots.shift(running.slot, shift.start, shift.count)
+            running.sequence.apply_shift(shift)
+
     def _admit(self) -> None:
         still_waiting: deque[Sequence] = deque()
         for sequence in self.waiting:

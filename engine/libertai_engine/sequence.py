@@ -36,6 +36,10 @@ class Request:
     `prompt_ids` holds at least one token. `max_tokens` None means until end of sequence, stop word
     or the end of the context; 0 evaluates the prompt into the cache and generates nothing. `slot`
     None lets the engine choose. `cache_prompt` False evaluates every prompt token anew.
+
+    `index` numbers requests that are submitted together. With `can_shift`, an answer that has a
+    limit goes on when the context is full: of the tokens behind the first `num_keep` + 1 the older
+    half is dropped. `is_cut` says that the prompt was shortened to fit.
     """
 
     prompt_ids: tuple[int, ...]
@@ -44,6 +48,18 @@ class Request:
     stop: tuple[str, ...] = ()
     slot: int | None = None
     cache_prompt: bool = True
+    index: int = 0
+    num_keep: int = 0
+    can_shift: bool = False
+    is_cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """Positions `[start, start + count)` leave the context; what follows moves up."""
+
+    start: int
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +92,16 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A step's news for one reader: text that is safe to show, and the tokens that made it."""
+    """A step's news for one reader: text that is safe to show, and the tokens that made it.
+
+    `index` is that of the request, of several that were submitted together.
+    """
 
     text: str
     tokens: tuple[SampledToken, ...]
     slot: int
     finish: Finish | None = None
+    index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +116,9 @@ class _Held:
 class Sequence:
     """A request while it runs.
 
-    Invariant: `token_ids` is the prompt followed by every generated token, and the text of each
-    generated token has either been handed out in a `Delta` or is held here.
+    Invariant: `token_ids` is the prompt followed by every generated token, less what context shifts
+    dropped, and the text of each generated token has either been handed out in a `Delta` or is
+    held here.
     """
 
     def __init__(self, request: Request, tokenizer: Tokenizer, context_size: int) -> None:
@@ -106,6 +127,7 @@ class Sequence:
         self.seed = secrets.randbits(32) if seed is None else seed
         self.token_ids = list(request.prompt_ids)
         self.finish: Finish | None = None
+        self.num_generated = 0  # the end-of-sequence token included
         self.sampler_state = SamplerState(
             request.sampling,
             prompt_ids=request.prompt_ids,
@@ -123,17 +145,13 @@ class Sequence:
         self._num_sent = 0  # characters handed out
         self._slot = -1
         self._num_cached = 0
+        self._has_shifted = False
         self._placed_at = self._first_token_at = time.perf_counter()
 
     @property
     def num_prompt_tokens(self) -> int:
         """Tokens of the prompt."""
         return len(self.request.prompt_ids)
-
-    @property
-    def num_generated(self) -> int:
-        """Tokens sampled so far, the end-of-sequence token included."""
-        return len(self.token_ids) - self.num_prompt_tokens
 
     @property
     def is_prefill_only(self) -> bool:
@@ -155,6 +173,7 @@ class Sequence:
         if not self.num_generated:
             self._first_token_at = time.perf_counter()
         self.token_ids.append(token.token_id)
+        self.num_generated += 1
         self.sampler_state.accept(token.token_id)
         if token.token_id in self._eos_ids:
             return self._end(FinishReason.EOS)
@@ -164,6 +183,33 @@ class Sequence:
         if self._is_at_limit():
             return self._end(FinishReason.LIMIT, found.text)
         return self._delta(found.text)
+
+    @property
+    def due_shift(self) -> Shift | None:
+        """What has to leave the context before the next token can be evaluated.
+
+        As on llama.cpp's server of 2023: `num_keep` tokens and one more (BOS) stay in front, and
+        half of the other evaluated ones go.
+        """
+        if not self._is_full or self.finish is not None:
+            return None
+        num_evaluated = len(self.token_ids) - 1
+        num_keep = self.request.num_keep
+        return Shift(num_keep + 1, (num_evaluated - num_keep - 1) // 2)
+
+    def apply_shift(self, shift: Shift) -> None:
+        """Note that a shift was done in the lane."""
+        del self.token_ids[shift.start : shift.start + shift.count]
+        self._has_shifted = True
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self.token_ids) >= self._context_size
+
+    @property
+    def _may_shift(self) -> bool:
+        # An answer without a limit ends with the context, or it might never end.
+        return self.request.can_shift and self.request.max_tokens is not None
 
     def _decode(self, token: SampledToken) -> str:
         text = self._detokenizer.push(token.token_id)
@@ -176,9 +222,9 @@ class Sequence:
         return text
 
     def _is_at_limit(self) -> bool:
-        if len(self.token_ids) >= self._context_size:
-            return True
         limit = self.request.max_tokens
+        if self._is_full and not self._may_shift:
+            return True
         if limit is None or self.num_generated < limit:
             return False
         return not self._detokenizer.pending or self.num_generated >= limit + MAX_EXTRA_TOKENS
@@ -199,7 +245,7 @@ class Sequence:
     def _summary(self, reason: FinishReason, word: str) -> Finish:
         now = time.perf_counter()
         limit = self.request.max_tokens
-        has_room = limit is None or self.num_generated < limit
+        is_short = reason is FinishReason.LIMIT and (limit is None or self.num_generated < limit)
         return Finish(
             reason=reason,
             stop_word=word,
@@ -210,7 +256,7 @@ class Sequence:
             num_generated=self.num_generated,
             # The last token was sampled, not evaluated.
             num_in_cache=len(self.token_ids) - (self.num_generated > 0),
-            truncated=reason is FinishReason.LIMIT and has_room,
+            truncated=is_short or self._has_shifted or self.request.is_cut,
             timings=Timings(
                 prompt_ms=1e3 * (self._first_token_at - self._placed_at),
                 predicted_ms=1e3 * (now - self._first_token_at),
@@ -219,7 +265,8 @@ class Sequence:
 
     def _delta(self, text: str, finish: Finish | None = None) -> Delta:
         self._num_sent += len(text)
-        return Delta(text, tuple(self._take_sent(is_last=finish is not None)), self._slot, finish)
+        tokens = tuple(self._take_sent(is_last=finish is not None))
+        return Delta(text, tokens, self._slot, finish, self.request.index)
 
     def _take_sent(self, *, is_last: bool) -> list[SampledToken]:
         """Tokens whose text is out: whole, or at the end also cut short by a stop word."""

@@ -31,6 +31,9 @@ class Lanes(Protocol[Copy]):
     def load_prefix(self, slot: int, prefix: Copy, length: int) -> None:
         """Copy the first `length` positions of a host copy into a lane."""
 
+    def shift(self, slot: int, start: int, count: int, length: int) -> None:
+        """Drop positions `[start, start + count)`; the rest of `length` moves up and is turned."""
+
 
 @dataclass(slots=True, eq=False)
 class Slot:
@@ -77,6 +80,11 @@ class SlotPool(Generic[Copy]):
         """Give a slot back; what its lane holds stays as cache."""
         slot.is_busy = False
         slot.last_used = next(self._clock)
+
+    def shift(self, slot: Slot, start: int, count: int) -> None:
+        """Drop tokens `[start, start + count)` from a slot; what follows takes their positions."""
+        self._lanes.shift(slot.index, start, count, len(slot.token_ids))
+        del slot.token_ids[start : start + count]
 
     def _pick(self, prompt: list[int], asked: int | None) -> Slot | None:
         if asked is not None:

@@ -22,14 +22,16 @@ def _resolve(future: asyncio.Future[None]) -> None:
 
 
 class Stream(Iterator[Delta], AsyncIterator[Delta]):
-    """The reader's end of one sequence.
+    """The reader's end of one sequence, or of several that were submitted together.
 
-    Invariant: deltas come out in the order they were put, each once; after the last one (it has a
-    `finish`) or an error, iteration is over. One reader at a time, in any thread or event loop.
+    Invariant: deltas come out in the order they were put, each once; after the last `finish` of
+    `num_sequences`, or an error, iteration is over. One reader at a time, in any thread or event
+    loop. An error of one sequence ends the others.
     """
 
-    def __init__(self, on_abort: Callable[[], None]) -> None:
+    def __init__(self, on_abort: Callable[[], None], num_sequences: int = 1) -> None:
         self._on_abort = on_abort
+        self._num_open = num_sequences
         self._items: deque[Delta | EngineError] = deque()
         self._changed = threading.Condition()
         self._wake_loop: Callable[[], object] | None = None
@@ -38,12 +40,13 @@ class Stream(Iterator[Delta], AsyncIterator[Delta]):
 
     @property
     def is_aborted(self) -> bool:
-        """True once the reader has left."""
-        return self._is_aborted
+        """True if nobody waits for more: the reader has left, or an error ended the stream."""
+        return self._is_aborted or (self._is_closed and self._num_open > 0)
 
     def put(self, delta: Delta) -> None:
-        """Append a delta. A delta with `finish` closes the stream."""
-        self._append(delta, is_last=delta.finish is not None)
+        """Append a delta. The last delta with `finish` closes the stream."""
+        self._num_open -= delta.finish is not None
+        self._append(delta, is_last=self._num_open == 0)
 
     def fail(self, error: EngineError) -> None:
         """Close the stream with an error that the reader gets raised."""
@@ -54,6 +57,10 @@ class Stream(Iterator[Delta], AsyncIterator[Delta]):
         if not self._is_closed and not self._is_aborted:
             self._is_aborted = True
             self._on_abort()
+
+    def close(self) -> None:
+        """`abort` by the name that `contextlib.closing` knows."""
+        self.abort()
 
     def __iter__(self) -> Stream:
         return self
@@ -87,6 +94,8 @@ class Stream(Iterator[Delta], AsyncIterator[Delta]):
 
     def _append(self, item: Delta | EngineError, *, is_last: bool) -> None:
         with self._changed:
+            if self._is_closed:
+                return
             self._items.append(item)
             self._is_closed = self._is_closed or is_last
             wake_loop, self._wake_loop = self._wake_loop, None

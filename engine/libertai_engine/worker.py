@@ -39,6 +39,11 @@ class Runner(Lanes[Any], Protocol):
         """Positions in one lane."""
         ...
 
+    @property
+    def can_shift(self) -> bool:
+        """Whether lanes can be shifted."""
+        ...
+
     def run(self, batch: Batch) -> torch.Tensor:
         """Evaluate a batch; logits `[rows that want them, vocab]`, float32, in row order."""
         ...
@@ -91,15 +96,15 @@ class Worker:
             num_waiting=max(0, self._num_open - num_running),
         )
 
-    def submit(self, sequence: Sequence, stream: Stream) -> None:
-        """Queue a sequence. Raises `EngineUnavailable` if the queue is full or closed."""
+    def submit(self, sequences: Several[Sequence], stream: Stream) -> None:
+        """Queue all or none. Raises `EngineUnavailable` if the queue is full or closed."""
         with self._changed:
             if not self.is_alive:
                 raise EngineUnavailable("the engine is closed")
-            if self._num_open >= self._capacity:
+            if self._num_open + len(sequences) > self._capacity:
                 raise EngineUnavailable("the queue is full, try again later")
-            self._num_open += 1
-            self._inbox.append((sequence, stream))
+            self._num_open += len(sequences)
+            self._inbox.extend((sequence, stream) for sequence in sequences)
             self._changed.notify()
 
     def wake(self) -> None:
@@ -188,6 +193,8 @@ class Worker:
         stream = self._streams[sequence]
         if delta.finish is not None:
             self._retire(owner)
+        else:
+            self._scheduler.shift(owner)
         stream.put(delta)
 
     def _fail(self, owner: Running, error: EngineError) -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,11 +24,12 @@ from libertai_engine.errors import (
     GenerationFailed,
     InvalidRequest,
 )
-from libertai_engine.model.batch import Batch
+from libertai_engine.model.batch import Batch, Row
 from libertai_engine.model.runner import ModelRunner
 from libertai_engine.sampling_params import SamplingParams
 from libertai_engine.sequence import FinishReason, Request
 from libertai_engine.stream import Stream
+from tests.fakes import random_model
 
 GREEDY = SamplingParams(temperature=0.0, repeat_penalty=1.0)
 
@@ -326,3 +328,68 @@ def test_more_conversations_than_slots_keep_their_tokens(engine: Engine) -> None
         request = Request(prompt_ids=prompt_ids, sampling=GREEDY, max_tokens=1)
         _, num_cached = finish_of(engine.submit(request))
         assert num_cached == len(turn.prompt_ids) + len(generated) - 1
+
+
+def test_an_answer_goes_on_beyond_the_context(engine: Engine) -> None:
+    """With a shift allowed, the number of tokens is exact although the context is too small."""
+    sampling = SamplingParams(temperature=0.0, ignore_eos=True)
+    prompt_ids = tuple(range(10, 30)) * 24
+    request = Request(
+        prompt_ids=prompt_ids, sampling=sampling, max_tokens=600, num_keep=8, can_shift=True
+    )
+    finish = list(engine.submit(request))[-1].finish
+    assert finish is not None and finish.reason is FinishReason.LIMIT and finish.truncated
+    assert finish.num_generated in range(600, 604)
+    assert finish.num_in_cache < engine.context_size
+
+
+def test_a_shift_turns_keys_as_if_they_had_been_there(engine: Engine) -> None:
+    """One layer sees no history, so its shifted lane must equal the freshly evaluated one."""
+    module = random_model("llama", num_hidden_layers=1)
+    runner = ModelRunner(module, num_slots=2, context_size=64, device="cpu")
+    tokens = tuple(range(10, 40))
+    runner.run(Batch((Row(0, 0, tokens, True),)))
+    runner.shift(0, 5, 10, 30)
+    shifted = runner.run(Batch((Row(0, 20, (99,), True),)))
+    fresh = (*tokens[:5], *tokens[15:], 99)
+    expected = runner.run(Batch((Row(1, 0, fresh, True),)))
+    torch.testing.assert_close(shifted, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_without_rotary_positions_says_so(engine: Engine) -> None:
+    """Learned positions cannot be moved: a request that would need it is refused, others run."""
+    module = random_model("gpt2")
+    runner = ModelRunner(module, num_slots=1, context_size=64, device="cpu")
+    with Engine(runner, engine.tokenizer, EngineConfig(num_slots=1), None) as fixed:
+        request = Request(prompt_ids=(5, 6), sampling=GREEDY, max_tokens=100, can_shift=True)
+        with pytest.raises(InvalidRequest, match="cannot be shifted"):
+            fixed.submit(request)
+        assert answer(fixed, Request(prompt_ids=(5, 6), sampling=GREEDY, max_tokens=3))
+
+
+def test_one_reader_follows_several_requests(engine: Engine) -> None:
+    """Requests submitted together share a stream; each has its index, its finish, its answer."""
+    requests = [greedy(engine, text) for text in ("one two", "the birds", "a story about stars")]
+    expected = [answer(engine, request) for request in requests]
+    together = [replace(request, index=index) for index, request in enumerate(requests)]
+    deltas = list(engine.submit(*together))
+    assert sum(delta.finish is not None for delta in deltas) == 3
+    for index, tokens in enumerate(expected):
+        mine = [delta for delta in deltas if delta.index == index]
+        assert [token.token_id for delta in mine for token in delta.tokens] == tokens
+        assert mine[-1].finish is not None
+
+
+def test_an_error_of_one_ends_all_that_came_with_it(faulty: tuple[Engine, Faulty]) -> None:
+    """The reader gets one error, and the slots of the others are free again."""
+    engine, runner = faulty
+    runner.poison = 77
+    endless = SamplingParams(seed=1, ignore_eos=True)
+    with pytest.raises(GenerationFailed):
+        list(
+            engine.submit(
+                Request(prompt_ids=(5, 6), sampling=endless),
+                Request(prompt_ids=(1, 77), sampling=GREEDY, max_tokens=3, index=1),
+            )
+        )
+    wait_until_idle(engine)

@@ -37,6 +37,11 @@ class RecordingLanes:
     def load_prefix(self, slot: int, prefix: LaneCopy, length: int) -> None:
         self.held[slot] = list(prefix.token_ids[:length])
 
+    def shift(self, slot: int, start: int, count: int, length: int) -> None:
+        assert len(self.held[slot]) >= length >= start + count
+        self.held[slot] = self.held[slot][:length]
+        del self.held[slot][start : start + count]
+
     def evaluate(self, slot: Slot, prompt: list[int]) -> None:
         """What a request does: put the rest of its prompt into the lane."""
         start = len(slot.token_ids)

@@ -11,7 +11,8 @@ from libertai_engine.errors import InvalidRequest, NotSupported
 from libertai_engine.sampling_params import SamplingParams
 from libertai_engine.text.tokenizer import Tokenizer
 from libertai_engine.wire.format import token_text
-from libertai_engine.wire.parse import CompletionCall, encode_prompt, parse_completion
+from libertai_engine.wire.parse import CompletionCall, Limits, parse_completion
+from libertai_engine.wire.prompts import encode_prompt, fit_prompt
 from tests.fakes import tiny_tokenizer
 
 
@@ -21,26 +22,29 @@ def tokenizer() -> Tokenizer:
 
 
 def parse(tokenizer: Tokenizer, **fields: Any) -> CompletionCall:
-    return parse_completion({"prompt": "a", **fields}, tokenizer, num_slots=4)
+    limits = Limits(num_slots=4, context_size=512)
+    return parse_completion({"prompt": "a", **fields}, tokenizer, limits)
 
 
 def test_defaults_are_the_documented_ones(tokenizer: Tokenizer) -> None:
     """A bare prompt gets the defaults of the API page."""
     call = parse(tokenizer)
-    assert call.request.sampling == SamplingParams()
-    assert call.request.max_tokens is None and call.request.slot is None
-    assert not call.request.cache_prompt and not call.is_stream and call.request.stop == ()
+    assert call.requests[0].sampling == SamplingParams()
+    assert call.requests[0].max_tokens is None and call.requests[0].slot is None
+    assert not call.requests[0].cache_prompt and not call.is_stream and call.requests[0].stop == ()
 
 
 def test_null_is_the_default(tokenizer: Tokenizer) -> None:
     """A field that is null is a field that is missing."""
     names = ["temperature", "n_predict", "stop", "slot_id", "cache_prompt", "logit_bias", "grammar"]
-    assert parse(tokenizer, **dict.fromkeys(names)).request == parse(tokenizer).request
+    assert parse(tokenizer, **dict.fromkeys(names)).requests == parse(tokenizer).requests
 
 
 def test_unknown_fields_are_ignored(tokenizer: Tokenizer) -> None:
     """Programs send fields of their own, such as the page's `n`."""
-    assert parse(tokenizer, n=1, use_default_badwordsids=False).request == parse(tokenizer).request
+    assert (
+        parse(tokenizer, n=1, use_default_badwordsids=False).requests == parse(tokenizer).requests
+    )
 
 
 @pytest.mark.parametrize(
@@ -64,7 +68,7 @@ def test_numbers_and_booleans_convert(
     tokenizer: Tokenizer, field: str, value: Any, name: str, expected: Any
 ) -> None:
     """As on the server of 2023: fractions are cut off, booleans are numbers."""
-    assert getattr(parse(tokenizer, **{field: value}).request.sampling, name) == expected
+    assert getattr(parse(tokenizer, **{field: value}).requests[0].sampling, name) == expected
 
 
 WRONG: list[tuple[str, Any]] = [
@@ -124,7 +128,7 @@ def test_wrong_values_name_their_field(tokenizer: Tokenizer, field: str, value: 
 def test_a_body_is_an_object(tokenizer: Tokenizer, body: Any) -> None:
     """Anything but an object is refused."""
     with pytest.raises(InvalidRequest, match="JSON object"):
-        parse_completion(body, tokenizer, num_slots=1)
+        parse_completion(body, tokenizer, Limits(num_slots=1, context_size=512))
 
 
 @pytest.mark.parametrize("field", ["grammar", "json_schema", "system_prompt"])
@@ -136,33 +140,33 @@ def test_what_is_not_supported_is_never_ignored(tokenizer: Tokenizer, field: str
 
 def test_slot_zero_is_a_slot(tokenizer: Tokenizer) -> None:
     """Under both names, and -1 beside it does not hide it."""
-    assert parse(tokenizer, slot_id=0).request.slot == 0
-    assert parse(tokenizer, id_slot=0).request.slot == 0
-    assert parse(tokenizer, id_slot=-1, slot_id=2).request.slot == 2
-    assert parse(tokenizer, slot_id=-1).request.slot is None
+    assert parse(tokenizer, slot_id=0).requests[0].slot == 0
+    assert parse(tokenizer, id_slot=0).requests[0].slot == 0
+    assert parse(tokenizer, id_slot=-1, slot_id=2).requests[0].slot == 2
+    assert parse(tokenizer, slot_id=-1).requests[0].slot is None
 
 
 def test_stop_words(tokenizer: Tokenizer) -> None:
     """A string is one word; empty and null ones are dropped."""
-    assert parse(tokenizer, stop="x").request.stop == ("x",)
-    assert parse(tokenizer, stop=["a", "", None, "b"]).request.stop == ("a", "b")
+    assert parse(tokenizer, stop="x").requests[0].stop == ("x",)
+    assert parse(tokenizer, stop=["a", "", None, "b"]).requests[0].stop == ("a", "b")
 
 
 def test_n_predict(tokenizer: Tokenizer) -> None:
     """0 is prefill only, -1 is without end."""
-    assert parse(tokenizer, n_predict=0).request.max_tokens == 0
-    assert parse(tokenizer, n_predict=-1).request.max_tokens is None
-    assert parse(tokenizer, n_predict=7.9).request.max_tokens == 7
+    assert parse(tokenizer, n_predict=0).requests[0].max_tokens == 0
+    assert parse(tokenizer, n_predict=-1).requests[0].max_tokens is None
+    assert parse(tokenizer, n_predict=7.9).requests[0].max_tokens == 7
 
 
 def test_logit_bias_forms(tokenizer: Tokenizer) -> None:
     """Pairs or an object, ids or text, numbers or false; anything else is passed over."""
     pairs = [[5, 1.5], [6, False], [7, True], ["x"], [10**9, 1.0], 3, [8, "2"]]
-    bias = parse(tokenizer, logit_bias=pairs).request.sampling.logit_bias
+    bias = parse(tokenizer, logit_bias=pairs).requests[0].sampling.logit_bias
     assert bias == ((5, 1.5), (6, -math.inf))
-    assert parse(tokenizer, logit_bias={"5": 1.5}).request.sampling.logit_bias == ((5, 1.5),)
+    assert parse(tokenizer, logit_bias={"5": 1.5}).requests[0].sampling.logit_bias == ((5, 1.5),)
     word = tokenizer.encode(" the", add_special=False)
-    bias = parse(tokenizer, logit_bias=[[" the", -2]]).request.sampling.logit_bias
+    bias = parse(tokenizer, logit_bias=[[" the", -2]]).requests[0].sampling.logit_bias
     assert bias == tuple((token_id, -2.0) for token_id in word)
 
 
@@ -177,11 +181,74 @@ def test_prompt_forms(tokenizer: Tokenizer) -> None:
     assert encode_prompt("", tokenizer) == [1]
 
 
-@pytest.mark.parametrize("prompt", [["a", "b"], [[1, 2], [3]], [["a", 1]]])
-def test_several_prompts_are_refused_for_now(tokenizer: Tokenizer, prompt: Any) -> None:
-    """Not taken for one prompt by mistake."""
-    with pytest.raises(NotSupported, match="prompt"):
-        encode_prompt(prompt, tokenizer)
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        (["a", "b"], ["a", "b"]),
+        ([[1, 2], [3]], [[1, 2], [3]]),
+        ([["a", 1], "b"], [["a", 1], "b"]),
+        ([[5]], [[5]]),
+    ],
+)
+def test_several_prompts(tokenizer: Tokenizer, prompt: Any, expected: list[Any]) -> None:
+    """Several strings, or arrays in the array: as many requests, numbered in their order."""
+    call = parse(tokenizer, prompt=prompt)
+    assert call.is_several and list(call.prompts) == expected
+    assert [request.index for request in call.requests] == list(range(len(expected)))
+    for request, each in zip(call.requests, expected, strict=True):
+        assert list(request.prompt_ids) == encode_prompt(each, tokenizer)
+
+
+@pytest.mark.parametrize("prompt", ["a", ["a"], [5], ["a", 5], [5, "a", "b"]])
+def test_one_prompt(tokenizer: Tokenizer, prompt: Any) -> None:
+    """Strings and ids mixed are one prompt, and the answer is no array."""
+    call = parse(tokenizer, prompt=prompt)
+    assert not call.is_several and len(call.requests) == 1
+
+
+@pytest.mark.parametrize("prompt", [[[]], [["a"], []], [["a"], None], ["x"] * 33, [[1], 5]])
+def test_several_prompts_are_checked_one_by_one(tokenizer: Tokenizer, prompt: Any) -> None:
+    """One wrong prompt refuses the request, and so do too many."""
+    with pytest.raises(InvalidRequest) as caught:
+        parse(tokenizer, prompt=prompt)
+    assert caught.value.field == "prompt"
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "n_keep", "expected"),
+    [
+        # n_ctx 512: block 256, (1000 - 0 - 256) // 256 = 2 blocks go
+        (1000, 0, range(512, 1000)),
+        # block 206, (1000 - 100 - 206) // 206 = 3 blocks go
+        (1000, 100, [*range(100), *range(718, 1000)]),
+        (512, 0, range(256, 512)),
+        (511, 0, range(511)),
+        # all, but four tokens of the context: block 2, (1000 - 508 - 2) // 2 = 245 blocks go
+        (1000, -1, [*range(508), 998, 999]),
+    ],
+)
+def test_a_long_prompt_is_cut(num_tokens: int, n_keep: int, expected: Any) -> None:
+    """The numbers of the server of 2023."""
+    fitted = fit_prompt(range(num_tokens), n_keep, 512, None)
+    assert list(fitted.token_ids) == list(expected)
+    assert fitted.is_cut == (num_tokens >= 512)
+
+
+def test_a_cut_prompt_keeps_its_bos() -> None:
+    """A model that begins every prompt with BOS would answer nonsense without it."""
+    fitted = fit_prompt([1, *range(10, 1009)], 0, 512, bos_id=1)
+    assert fitted.token_ids == (1, *range(521, 1009))
+
+
+def test_an_absurdly_long_prompt_is_not_cut() -> None:
+    """Nobody can mean a prompt of more than eight contexts: the engine will refuse it."""
+    assert not fit_prompt([5] * 4097, 0, 512, None).is_cut
+
+
+def test_a_long_prompt_is_not_cut_against_the_callers_will(tokenizer: Tokenizer) -> None:
+    """`context_shift` off leaves the prompt as it is, for the engine to refuse."""
+    request = parse(tokenizer, prompt=[5] * 600, context_shift=False).requests[0]
+    assert len(request.prompt_ids) == 600 and not request.can_shift
 
 
 def test_lone_bytes_have_a_name(tokenizer: Tokenizer) -> None:

@@ -53,7 +53,9 @@ class Guard:
             await exchange.fail(error)
         finally:
             self._lifecycle.num_requests -= 1
-            log.info("%s %s %.0f ms", exchange.name, exchange.status, exchange.milliseconds)
+            # Whoever watches the server asks every few seconds.
+            level = logging.DEBUG if scope["path"] == HEALTH else logging.INFO
+            log.log(level, "%s %s %.0f ms", exchange.name, exchange.status, exchange.milliseconds)
 
     async def _answer(self, exchange: _Exchange) -> None:
         scope, headers = exchange.scope, exchange.headers

@@ -6,12 +6,15 @@ and prefixes of a lane on the host.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from libertai_engine.model.packing import PackedBatch
+
+TurnKeys = Callable[[torch.Tensor, int, int], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,6 +98,22 @@ class KVCache:
         ):
             key_lanes[slot, :, :length].copy_(keys[:, :length])
             value_lanes[slot, :, :length].copy_(values[:, :length])
+
+    def keys_of(self, slot: int, length: int) -> dict[int, torch.Tensor]:
+        """Copies of the first `length` keys of a lane, `[kv_head, length, head_dim]`, by layer."""
+        return {layer: keys[slot, :, :length].clone() for layer, (keys, _) in self._lanes.items()}
+
+    def shift(self, slot: int, start: int, count: int, length: int, turn: TurnKeys) -> None:
+        """Drop positions `[start, start + count)` of a lane; the rest of `length` moves up.
+
+        `turn(keys, layer, count)` moves keys `[kv_head, n, head_dim]` to `count` positions before.
+        """
+        target = slice(start, length - count)
+        for layer, (key_lanes, value_lanes) in self._lanes.items():
+            keys = key_lanes[slot, :, start + count : length]
+            # NOTE: source and target overlap, so both are copied before they are written.
+            key_lanes[slot, :, target] = turn(keys, layer, count)
+            value_lanes[slot, :, target] = value_lanes[slot, :, start + count : length].clone()
 
 
 def _scatter(lanes: torch.Tensor, states: torch.Tensor, packed: PackedBatch) -> None:

@@ -35,7 +35,7 @@ def settle_rope(module: PreTrainedModel, context_size: int) -> None:
     """
     last = torch.tensor([[context_size - 1]], device=module.device)
     x = torch.zeros(1, device=module.device, dtype=module.dtype)
-    for rotary in _rotaries(module):
+    for rotary in rotaries(module):
         if isinstance(rotary.rope_type, str):
             if _follows_length(rotary.rope_type):
                 rotary(x, last)
@@ -63,7 +63,8 @@ def _follows_length(rope_type: str) -> bool:
     return "dynamic" in rope_type or rope_type == "longrope"
 
 
-def _rotaries(module: PreTrainedModel) -> Iterator[_Rotary]:
+def rotaries(module: PreTrainedModel) -> Iterator[_Rotary]:
+    """Every rotary embedding in a model; usually one."""
     for part in module.modules():
         if isinstance(getattr(part, "rope_type", None), str | dict):
             yield part

@@ -15,6 +15,7 @@ from libertai_engine.model.batch import Batch, Row
 from libertai_engine.model.kv_cache import KVCache, KVPrefix, StepCache
 from libertai_engine.model.packing import PackedBatch, pack
 from libertai_engine.model.rope import check_context, settle_rope
+from libertai_engine.model.shift import find_key_shift
 
 
 class ModelRunner:
@@ -44,6 +45,7 @@ class ModelRunner:
         self._cache = KVCache(num_slots=num_slots, context_size=context_size)
         self._vocab_size = 1  # token 0 exists; the first step tells the rest
         self._vocab_size = self._first_step().shape[1]
+        self._key_shift = find_key_shift(module, evaluate)
 
     def _first_step(self) -> torch.Tensor:
         try:
@@ -72,6 +74,11 @@ class ModelRunner:
     def cache_nbytes(self) -> int:
         """Size of all lanes in bytes, touched or not."""
         return self._cache.nbytes
+
+    @property
+    def can_shift(self) -> bool:
+        """True if cached keys can be moved to other positions."""
+        return self._key_shift is not None
 
     def run(self, batch: Batch) -> torch.Tensor:
         """Evaluate all rows; `[rows that want logits, vocab]` float32, in row order.
@@ -107,6 +114,15 @@ class ModelRunner:
         """Put the first `length` positions of `prefix` back, into any slot."""
         assert 0 <= length <= prefix.length
         self._cache.load(slot, prefix, length)
+
+    @torch.inference_mode()
+    def shift(self, slot: int, start: int, count: int, length: int) -> None:
+        """Drop positions `[start, start + count)` of a lane that holds `length`.
+
+        What follows moves up, keys being turned, not computed again. Only if `can_shift`.
+        """
+        assert self._key_shift is not None and 0 <= start < start + count < length
+        self._cache.shift(slot, start, count, length, self._key_shift)
 
 
 @torch.inference_mode()

@@ -19,18 +19,34 @@ from libertai_engine.wire.parse import CompletionCall
 
 
 def format_chunk(delta: Delta, call: CompletionCall, tokenizer: Tokenizer) -> dict[str, Any]:
-    """One event of a stream that goes on."""
+    """One event of a stream that goes on; `index` says of which prompt, if there are several."""
     chunk = {"content": delta.text, "multimodal": False, "slot_id": delta.slot, "stop": False}
-    return chunk | _probabilities(delta.tokens, call, tokenizer)
+    return chunk | _index(delta.index, call) | _probabilities(delta.tokens, call, tokenizer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A finished sequence: its text, the tokens that made it, and how it ended."""
+    """A finished sequence: its text, the tokens that made it, and how it ended.
+
+    `index` is that of its request.
+    """
 
     text: str
     tokens: Sequence[SampledToken]
     finish: Finish
+    index: int = 0
+
+    @classmethod
+    def of(cls, deltas: Sequence[Delta]) -> Answer:
+        """Put all deltas of one sequence together."""
+        finish = deltas[-1].finish
+        assert finish is not None, "a sequence ends with a finish or an error"
+        return cls(
+            text="".join(delta.text for delta in deltas),
+            tokens=[token for delta in deltas for token in delta.tokens],
+            finish=finish,
+            index=deltas[-1].index,
+        )
 
 
 def format_result(
@@ -47,7 +63,7 @@ def format_result(
             "n_ctx": context_size,
         },
         "model": model,
-        "prompt": call.prompt,
+        "prompt": call.prompts[answer.index],
         "slot_id": finish.slot,
         "id_slot": finish.slot,
         "stop": True,
@@ -62,7 +78,12 @@ def format_result(
         "tokens_predicted": finish.num_generated,
         "truncated": finish.truncated,
     }
+    result |= _index(answer.index, call)
     return result | _probabilities(answer.tokens, call, tokenizer)
+
+
+def _index(index: int, call: CompletionCall) -> dict[str, int]:
+    return {"index": index} if call.is_several else {}
 
 
 def _timings(finish: Finish) -> dict[str, Any]:
@@ -87,7 +108,7 @@ def _probabilities(
     tokens: Sequence[SampledToken], call: CompletionCall, tokenizer: Tokenizer
 ) -> dict[str, Any]:
     """One entry for each token of `content`, if probabilities were asked for."""
-    if not call.request.sampling.num_probs:
+    if not call.requests[0].sampling.num_probs:
         return {}
     entries = [
         {
@@ -112,7 +133,7 @@ def token_text(token_id: int, tokenizer: Tokenizer) -> str:
 
 def _settings(call: CompletionCall) -> dict[str, Any]:
     """The options as they were understood, defaults included."""
-    request, sampling = call.request, call.request.sampling
+    request, sampling = call.requests[0], call.requests[0].sampling
     settings: dict[str, Any] = {
         wire: getattr(sampling, inner) for wire, (inner, _) in SAMPLING.items()
     }

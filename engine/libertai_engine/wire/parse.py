@@ -7,7 +7,7 @@ In: a decoded JSON object with `/completion`'s options. Out: a `CompletionCall`,
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from libertai_engine.sequence import Request
 from libertai_engine.text.tokenizer import Tokenizer
 from libertai_engine.wire.coerce import Body, to_bool, to_float, to_int, to_str, wrong
 from libertai_engine.wire.fields import SAMPLING, WIRE_NAMES
+from libertai_engine.wire.prompts import FittedPrompt, encode_prompt, fit_prompt, split_prompts
 
 MAX_STOP_WORDS = 64
 MAX_STOP_BYTES = 1024
@@ -24,36 +25,85 @@ MAX_LOGIT_BIAS = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CompletionCall:
-    """A checked `/completion` body: the request, and what only the answer needs."""
+class Limits:
+    """What a request has to fit into: the engine's slots and the tokens one of them holds."""
 
-    request: Request
-    prompt: Any
+    num_slots: int
+    context_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletionCall:
+    """A checked `/completion` body: its requests, and what only the answer needs.
+
+    Invariant: `requests` and `prompts` go together, one of each unless `is_several`.
+    """
+
+    requests: tuple[Request, ...]
+    prompts: tuple[Any, ...]
+    is_several: bool
     is_stream: bool
     n_keep: int
 
 
-def parse_completion(fields: Any, tokenizer: Tokenizer, *, num_slots: int) -> CompletionCall:
+def parse_completion(fields: Any, tokenizer: Tokenizer, limits: Limits) -> CompletionCall:
     """Check a `/completion` body. Raises `InvalidRequest` or `NotSupported` naming the field."""
     body = Body(fields)
     _refuse_unsupported(body)
-    if body.fields.get("prompt") is None:
+    prompt = body.fields.get("prompt")
+    if prompt is None:
         raise InvalidRequest('"prompt" is required', field="prompt")
-    sampling = _parse_sampling(body, tokenizer)
-    max_tokens = body.get("n_predict", lambda name, value: to_int(name, value, low=-1), -1)
-    request = Request(
-        prompt_ids=tuple(encode_prompt(body.fields["prompt"], tokenizer)),
-        sampling=sampling,
-        max_tokens=None if max_tokens < 0 else max_tokens,
-        stop=body.get("stop", _to_stop, ()),
-        slot=_parse_slot(body, num_slots),
-        cache_prompt=body.get("cache_prompt", to_bool, False),
-    )
+    several = split_prompts(prompt)
+    prompts = tuple([prompt] if several is None else several)
+    options = _parse_options(body, tokenizer, limits)
+    n_keep = body.get("n_keep", lambda name, value: to_int(name, value, low=-1), 0)
+    encoded = [encode_prompt(each, tokenizer) for each in prompts]
     return CompletionCall(
-        request=request,
-        prompt=body.fields["prompt"],
+        requests=tuple(
+            _request(options, index, _fit(token_ids, options, n_keep, tokenizer, limits))
+            for index, token_ids in enumerate(encoded)
+        ),
+        prompts=prompts,
+        is_several=several is not None,
         is_stream=body.get("stream", to_bool, False),
-        n_keep=body.get("n_keep", to_int, 0),
+        n_keep=n_keep,
+    )
+
+
+def _parse_options(body: Body, tokenizer: Tokenizer, limits: Limits) -> dict[str, Any]:
+    """What all prompts of a body have in common, by its name in `Request`."""
+    max_tokens = body.get("n_predict", lambda name, value: to_int(name, value, low=-1), -1)
+    return {
+        "sampling": _parse_sampling(body, tokenizer),
+        "max_tokens": None if max_tokens < 0 else max_tokens,
+        "stop": body.get("stop", _to_stop, ()),
+        "slot": _parse_slot(body, limits.num_slots),
+        "cache_prompt": body.get("cache_prompt", to_bool, False),
+        "can_shift": body.get("context_shift", to_bool, True),
+    }
+
+
+def _fit(
+    token_ids: list[int],
+    options: Mapping[str, Any],
+    n_keep: int,
+    tokenizer: Tokenizer,
+    limits: Limits,
+) -> FittedPrompt:
+    """A prompt that fits, if it may be cut; the engine refuses one that still does not."""
+    if not options["can_shift"]:
+        return FittedPrompt(tuple(token_ids), 0, is_cut=False)
+    bos_id = tokenizer.bos_id if tokenizer.adds_bos else None
+    return fit_prompt(token_ids, n_keep, limits.context_size, bos_id)
+
+
+def _request(options: Mapping[str, Any], index: int, prompt: FittedPrompt) -> Request:
+    return Request(
+        **options,
+        index=index,
+        prompt_ids=prompt.token_ids,
+        num_keep=prompt.num_keep,
+        is_cut=prompt.is_cut,
     )
 
 
@@ -128,38 +178,3 @@ def _bias_of_pair(pair: Any, tokenizer: Tokenizer) -> list[tuple[int, float]]:
         return [(each, bias) for each in tokenizer.encode(key, add_special=False)]
     is_id = isinstance(key, int) and not isinstance(key, bool) and 0 <= key < tokenizer.vocab_size
     return [(key, bias)] if is_id else []
-
-
-def encode_prompt(prompt: Any, tokenizer: Tokenizer) -> list[int]:
-    """A string, or an array of strings and token ids that together are one prompt, to token ids.
-
-    BOS goes in front if the model wants one and the prompt is or begins with a string.
-    """
-    if not isinstance(prompt, (str, list)):
-        raise _wrong_prompt()
-    pieces = [prompt] if isinstance(prompt, str) else prompt
-    if _is_several(pieces):
-        raise NotSupported("`prompt` with several prompts is not supported by this server")
-    token_ids: list[int] = []
-    for index, piece in enumerate(pieces):
-        token_ids.extend(_encode_piece(piece, tokenizer, is_first=index == 0))
-    if not token_ids:
-        raise InvalidRequest("`prompt` must not be empty", field="prompt")
-    return token_ids
-
-
-def _is_several(pieces: Sequence[Any]) -> bool:
-    all_strings = len(pieces) > 1 and all(isinstance(piece, str) for piece in pieces)
-    return all_strings or any(isinstance(piece, list) for piece in pieces)
-
-
-def _encode_piece(piece: Any, tokenizer: Tokenizer, *, is_first: bool) -> list[int]:
-    if isinstance(piece, str):
-        return tokenizer.encode(to_str("prompt", piece), add_special=is_first)
-    if isinstance(piece, int) and not isinstance(piece, bool):
-        return [to_int("prompt", piece, 0, tokenizer.vocab_size - 1)]
-    raise _wrong_prompt()
-
-
-def _wrong_prompt() -> InvalidRequest:
-    return wrong("prompt", "a string or an array of strings and token ids")
