@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -63,11 +64,15 @@ class Server:
             time.sleep(SETTLE_SECONDS)
 
     @contextmanager
-    def occupied(self, slots: int) -> Iterator[None]:
-        """Keep `slots` slots of the live server generating for as long as the block runs."""
+    def occupied(self, slots: int, *, seconds: float | None = None) -> Iterator[None]:
+        """Keep `slots` slots of the live server generating, for a time or the whole block."""
         with ExitStack() as stack:
             for _ in range(slots if self.recording else 0):
                 stack.enter_context(_endless_stream(self.url))
+            if seconds is not None and self.recording:
+                early = Timer(seconds, stack.pop_all().close)
+                stack.callback(early.join)
+                early.start()
             yield
         self.settle()
 

@@ -71,6 +71,16 @@ def test_busy_server_of_2023_has_no_queue(
     assert caught.value.is_retryable
 
 
+@old_keyed
+@pytest.mark.parametrize("form", ["whole", "stream"])
+def test_busy_server_of_2023_is_asked_again(caller: Any, server: Any, vcr: Any, form: str) -> None:
+    """The slot becomes free during the pause between two attempts: the caller sees an answer."""
+    ask = caller.stream if form == "stream" else caller.complete
+    with server.occupied(1, seconds=0.3):
+        assert ask("Return", max_tokens=4)
+    assert len(vcr) > 1
+
+
 @today
 def test_too_long_a_prompt_names_both_sizes(caller: Any) -> None:
     """Today's server refuses what does not fit, and says how much it was and how much fits."""
