@@ -8,6 +8,7 @@ happens. Exit code 1 if a program failed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import runpy
@@ -15,10 +16,11 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,16 +49,24 @@ class Answer:
     """The numbers of one answer; None where a program does not tell."""
 
     tokens: int
-    tokens_per_second: float | None = None
+    milliseconds: float | None = None
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
 
     def __str__(self) -> str:
-        speed = "" if self.tokens_per_second is None else f" at {self.tokens_per_second:.0f}/s"
-        text = f"{self.tokens} tokens{speed}"
+        text = f"{self.tokens} tokens"
         if self.prompt_tokens is None:
             return text
-        return f"{text}; {self.cached_tokens} of {self.prompt_tokens} prompt tokens from the cache"
+        text += f" at {speed([self])}/s; "
+        return text + f"{self.cached_tokens} of {self.prompt_tokens} prompt tokens from the cache"
+
+
+def speed(answers: list[Answer]) -> str:
+    """Tokens a second over several answers; "-" if nothing was measured."""
+    # The clock starts at the first token, so one token alone says nothing.
+    timed = [each for each in answers if each.milliseconds and each.tokens > 1]
+    milliseconds = sum(each.milliseconds or 0 for each in timed)
+    return f"{1e3 * sum(each.tokens for each in timed) / milliseconds:.0f}" if timed else "-"
 
 
 @dataclass(slots=True)
@@ -70,13 +80,12 @@ class Outcome:
 
     def row(self) -> tuple[str, ...]:
         """Cells of the table in the end."""
-        speeds = [each.tokens_per_second for each in self.answers if each.tokens_per_second]
         cached = [each.cached_tokens for each in self.answers if each.cached_tokens is not None]
         return (
             self.program,
             self.mode,
             self.failure or str(sum(each.tokens for each in self.answers)),
-            f"{sum(speeds) / len(speeds):.0f}" if speeds else "-",
+            speed(self.answers),
             str(sum(cached)) if cached else "-",
         )
 
@@ -96,7 +105,7 @@ class Watcher(BaseCallbackHandler):
             self.answers.append(
                 Answer(
                     tokens=usage["output_tokens"],
-                    tokens_per_second=info["timings"]["predicted_per_second"],
+                    milliseconds=info["timings"]["predicted_ms"],
                     prompt_tokens=usage["input_tokens"],
                     cached_tokens=usage["input_token_details"]["cache_read"],
                 )
@@ -166,7 +175,7 @@ def read_curl(printed: str, outcome: Outcome) -> str:
         outcome.answers.append(
             Answer(
                 reply["tokens_predicted"],
-                timings["predicted_per_second"],
+                timings["predicted_ms"],
                 reply["tokens_evaluated"],
                 timings["cache_n"],
             )
@@ -182,33 +191,35 @@ def count_tokens(text: str, base_url: str) -> int:
         return len(client.tokenize(text))
 
 
-@contextmanager
+@contextlib.contextmanager
 def serving() -> Iterator[str]:
     """The demo model served on a free port of this machine; yields its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     command = [sys.executable, "-m", "libertai_engine", "serve", "demo", "--port", str(port)]
     say(f"libertai-engine serve demo --port {port}")
-    server = subprocess.Popen(command)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_until_healthy(url, server)
-        yield url
-    finally:
-        stop(server)
+    with tempfile.TemporaryFile("w+") as log:
+        server = subprocess.Popen(command, stderr=log)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            if not is_healthy(url, server):
+                log.seek(0)
+                raise RuntimeError(f"the server did not get ready:\n{log.read()}")
+            print(f"listening on {url}", flush=True)
+            yield url
+        finally:
+            stop(server)
 
 
-def wait_until_healthy(url: str, server: subprocess.Popen[bytes]) -> None:
-    """Ask `/health` until it says ok. Raises `RuntimeError` if it never does."""
+def is_healthy(url: str, server: subprocess.Popen[bytes]) -> bool:
+    """Ask `/health` until it says ok; False if the server ends or takes too long."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
-        try:
+        with contextlib.suppress(requests.ConnectionError):  # it does not listen yet
             if requests.get(f"{url}/health", timeout=2).status_code == 200:
-                return
-        except requests.ConnectionError:
-            pass  # not listening yet
+                return True
         time.sleep(0.1)
-    raise RuntimeError(f"the server did not get ready (exit code {server.poll()})")
+    return False
 
 
 def stop(server: subprocess.Popen[bytes]) -> None:
@@ -222,9 +233,14 @@ def stop(server: subprocess.Popen[bytes]) -> None:
 
 
 def demo_in_process() -> list[Outcome]:
-    """The examples on the bundled engine in this process."""
+    """The examples on the bundled engine in this process, where calls go without an address."""
     os.environ.pop(API_BASE, None)
-    with Client(engine="demo"):  # keeps the engine from being loaded anew by each program
+    say("loading the bundled model into this process")
+    with Client(engine="demo") as client, warnings.catch_warnings():
+        # As long as this client is open, all programs share its engine.
+        props = client.props()
+        print(f"{props.model}: {props.total_slots} slots of {props.context_size} tokens each")
+        warnings.filterwarnings("ignore", message="neither `base_url` nor `engine`")
         return [run_program(name, IN_PROCESS) for name in (*PROGRAMS, "in_process.py")]
 
 
@@ -248,8 +264,8 @@ def attempt(demo: Callable[[], list[Outcome]], mode: str) -> list[Outcome]:
 
 def print_table(outcomes: list[Outcome]) -> None:
     """One line a program."""
-    rows = [("program", "mode", "tokens", "tokens/s", "cached tokens")]
-    rows += [outcome.row() for outcome in outcomes]
+    head = ("program", "mode", "tokens", "tokens/s", "cached tokens")
+    rows = [head, *(outcome.row() for outcome in outcomes)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))

@@ -1,13 +1,15 @@
 """Two conversations side by side; each turn evaluates only what is new in it.
 
-A `thread_id` names a conversation. Its slot and cookies are kept, so the server finds the part of
-the prompt that it has evaluated before; `cache_read` says how many tokens that were.
+A `thread_id` names a conversation, whose slot and cookies are kept, so that the server finds the
+part of the prompt it has evaluated before; `cache_read` says how many tokens that were.
 
 Run: python examples/sessions.py
 LIBERTAI_API_BASE names a server; without it the bundled demo model answers in this process.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from langchain_core.messages import BaseMessage, HumanMessage
 
@@ -27,9 +29,8 @@ if __name__ == "__main__":
     histories: dict[str, list[BaseMessage]] = {"anna": [], "tom": []}
     for name, question in TURNS:
         print(f"{name}> {question}")
-        history = histories[name]
-        history.append(HumanMessage(question))
-        answer = None
+        (history := histories[name]).append(HumanMessage(question))
+        answer: Any = None
         for chunk in chat.stream(history, {"configurable": {"thread_id": name}}):
             print(chunk.content, end="", flush=True)
             answer = chunk if answer is None else answer + chunk

@@ -6,6 +6,8 @@ LIBERTAI_API_BASE names a server; without it the bundled demo model answers in t
 
 from __future__ import annotations
 
+from typing import Any
+
 from libertai_llm.langchain import ChatLibertai, LibertaiLLM
 
 
@@ -13,7 +15,7 @@ def stream_chat(question: str) -> None:
     """Messages in, message chunks out. The chunks add up to the whole message."""
     chat = ChatLibertai(temperature=0, max_tokens=48)
     print(f"> {question}")
-    whole = None
+    whole: Any = None
     for chunk in chat.stream(question):
         print(chunk.content, end="", flush=True)
         whole = chunk if whole is None else whole + chunk

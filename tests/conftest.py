@@ -1,10 +1,12 @@
 """Fixtures every test may use.
 
-In: nothing. Out: a folder with a tiny random Llama, made once a session.
+In: nothing. Out: a folder with a tiny random Llama, and a server of the demo model; each made once
+a session.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,3 +18,13 @@ from tests.fakes import save_tiny_model
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random 2-layer Llama with tokenizer and chat template. Read it, never write."""
     return save_tiny_model(tmp_path_factory.mktemp("tiny_model"))
+
+
+@pytest.fixture(scope="session")
+def demo_server() -> Iterator[str]:
+    """URL of a real server on 127.0.0.1 with the demo model, four slots, no API key."""
+    from libertai_engine import CompletionAPI, load_engine
+    from tests.engine.serving import running
+
+    with load_engine("demo", progress=False) as engine, running(CompletionAPI(engine)) as server:
+        yield server.url

@@ -1,0 +1,139 @@
+"""The examples: each runs as its docstring says, against a real server, and answers something."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+PROGRAMS = sorted(path.name for path in EXAMPLES.glob("*.py") if path.name != "demo.py")
+MAX_LINES = 40
+
+needs_curl = pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+needs_node = pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
+
+
+def run(command: str, program: str, base_url: str | None) -> str:
+    """What a program prints, run as a newcomer runs it."""
+    env = {name: value for name, value in os.environ.items() if name != "LIBERTAI_API_BASE"}
+    env |= {"LIBERTAI_API_BASE": base_url} if base_url else {}
+    env["OMP_NUM_THREADS"] = "1"  # a small model on a busy machine only waits for its other threads
+    done = subprocess.run(
+        [command, str(EXAMPLES / program)],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def demo() -> dict[str, Any]:
+    """The names of `demo.py`, without running it."""
+    return runpy.run_path(str(EXAMPLES / "demo.py"), run_name="demo")
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_an_example_is_short_and_says_how_to_run_it(name: str) -> None:
+    """One file to read at a glance."""
+    text = (EXAMPLES / name).read_text()
+    assert len(text.splitlines()) <= MAX_LINES
+    assert f"\nRun: python examples/{name}\n" in text.split('"""')[1]
+
+
+def test_streaming_gives_both_answers(demo_server: str) -> None:
+    """The chat class and the LLM class each print more than the question."""
+    chat, text = run(sys.executable, "streaming.py", demo_server).split("  finish reason: ")
+    assert len(chat.splitlines()) == 2 and chat.splitlines()[1].strip()
+    assert text.startswith(("stop\n", "length\n"))
+    assert text.partition("10 simple steps:")[2].strip()
+
+
+def test_async_answers_every_question(demo_server: str) -> None:
+    """Three at once and one more; each question is followed by an answer."""
+    printed = run(sys.executable, "async_calls.py", demo_server)
+    parts = re.split(r"^> ", printed, flags=re.MULTILINE)[1:]
+    assert len(parts) == 4
+    assert all(part.partition("\n")[2].strip() for part in parts)
+
+
+def test_sessions_evaluate_only_what_is_new(demo_server: str) -> None:
+    """From the second turn on the cache holds all that the turn before had as its prompt."""
+    printed = run(sys.executable, "sessions.py", demo_server)
+    found = re.findall(r"^  (\d+) of (\d+) prompt tokens", printed, flags=re.MULTILINE)
+    turns = [(int(cached), int(total)) for cached, total in found]
+    assert len(turns) == 6
+    for conversation in (turns[0::2], turns[1::2]):
+        for (_, before), (cached, total) in zip(conversation, conversation[1:], strict=False):
+            assert before <= cached < total
+
+
+def test_in_process_needs_no_server() -> None:
+    """The engine, its slots, and two answers."""
+    printed = run(sys.executable, "in_process.py", None)
+    assert re.match(r"\S+: \d+ slots of \d+ tokens each\n> Who are you\?\n\S", printed)
+    assert printed.partition("Assistant:")[2].strip()
+
+
+@needs_curl
+def test_seed_curl(demo_server: str) -> None:
+    """The documented command gets the documented JSON."""
+    reply = json.loads(run("sh", "seed/curl.sh", demo_server))
+    assert reply["content"].strip() and reply["stop"] is True
+    assert 0 < reply["tokens_predicted"] <= 128 and reply["slot_id"] >= 0
+
+
+@needs_node
+def test_seed_node(demo_server: str) -> None:
+    """The documented Node.js program prints the answer."""
+    printed = run("node", "seed/index.js", demo_server).strip()
+    assert printed and printed != "undefined"
+
+
+@pytest.mark.parametrize("name", ["seed/program.py", "seed/langchain_program.py"])
+def test_seed_python(name: str, demo_server: str) -> None:
+    """The documented Python programs print the answer."""
+    printed = run(sys.executable, name, demo_server).strip()
+    assert printed and printed != "None"
+
+
+def test_the_whole_demo(demo: dict[str, Any]) -> None:
+    """`make demo` runs every program in its modes, none fails, and sessions read the cache."""
+    printed = run(sys.executable, "demo.py", None)
+    table = printed.rpartition("\nprogram ")[2].splitlines()[1:]
+    rows = {tuple(line.split()[:2]): line.split()[2:] for line in table}
+    wanted = {(name, mode) for name in demo["PROGRAMS"] for mode in ("in-process", "HTTP")}
+    wanted |= {("in_process.py", "in-process"), ("seed/langchain_program.py", "HTTP")}
+    assert wanted <= set(rows)
+    assert all(int(cells[0]) > 0 for cells in rows.values())
+    assert all(int(rows["sessions.py", mode][2]) > 0 for mode in ("in-process", "HTTP"))
+    assert "failed" not in printed
+
+
+def test_a_failing_program_fails_the_demo(demo: dict[str, Any], tmp_path: Path) -> None:
+    """An exception is an outcome that the exit code counts, and so is silence."""
+    for source, failure in (("1 / 0", "failed: ZeroDivisionError"), ("", "failed: no answer")):
+        (tmp_path / "program.py").write_text(source)
+        assert demo["run_program"](str(tmp_path / "program.py"), "HTTP").failure == failure
+
+
+def test_the_demo_ends_its_server(demo: dict[str, Any]) -> None:
+    """Whatever happens in between, nothing listens afterwards."""
+    with pytest.raises(KeyboardInterrupt), demo["serving"]() as url:
+        assert requests.get(f"{url}/health", timeout=5).json() == {"status": "ok"}
+        raise KeyboardInterrupt
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"{url}/health", timeout=5)
