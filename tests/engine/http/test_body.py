@@ -45,12 +45,12 @@ def nested(depth: int) -> bytes:
     ],
 )
 def test_refused_quickly_with_a_reason(body: bytes, reason: str) -> None:
-    """400 in well under a second, whatever the body."""
-    start = time.perf_counter()
+    """400 in well under a second of computing, whatever the body."""
+    start = time.process_time()
     with pytest.raises(Refusal, match=reason) as caught:
         parse_object(body)
     assert caught.value.status == 400
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize(
