@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from libertai_engine.errors import InvalidRequest, ModelLoadError
+from libertai_engine.text.fim import FimTokens, find_fim_tokens
 
 PieceStyle = Literal["byte_level", "sentencepiece", "other"]
 
@@ -58,6 +59,7 @@ class Tokenizer:
         self.bos_token: str = hf.bos_token or ""
         self.eos_token: str = hf.eos_token or ""
         self.chat_template: str | None = _default_template(hf.chat_template)
+        self.fim: FimTokens | None = find_fim_tokens(backend.token_to_id)
         self.eos_ids: frozenset[int] = self._end_ids(hf.eos_token_id, eos_ids)
         self.adds_bos: bool = self._starts_with_bos(hf)
         self.vocab_size: int = _vocab_size(backend)
@@ -99,6 +101,20 @@ class Tokenizer:
             return [self.bos_id, *ids]
         return ids
 
+    def encode_plain(self, text: str) -> list[int]:
+        """Token ids of a text in which control tokens are letters like all others, without BOS."""
+        return self.encode(text, add_special=False, parse_special=False)
+
+    def encode_behind(self, text: str) -> list[int]:
+        """The same for a text that goes on behind other tokens.
+
+        A text of its own gets a space in front from SentencePiece, in the middle there is none.
+        """
+        anchor = self.encode_plain("\n")
+        ids = self.encode_plain("\n" + text)
+        is_clean = self._adds_space and ids[: len(anchor)] == anchor
+        return ids[len(anchor) :] if is_clean else self.encode_plain(text)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`, leading space kept, control tokens dropped, broken UTF-8 as U+FFFD."""
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", errors="replace")
@@ -124,6 +140,10 @@ class Tokenizer:
         if self._style == "byte_level":
             return _byte_level_bytes(piece)
         return _sentencepiece_bytes(piece) if self._is_sentencepiece else self._decoded(token_id)
+
+    @property
+    def _adds_space(self) -> bool:
+        return self.decode(self.encode_plain("a")) == " a"
 
     @property
     def _is_sentencepiece(self) -> bool:
@@ -160,6 +180,7 @@ class Tokenizer:
         return (
             frozenset(_as_ids(eos))
             | frozenset(more)
+            | (self.fim.ends if self.fim else frozenset())
             | {control[name] for name in names if name in control}
         )
 

@@ -78,6 +78,16 @@ def test_sentencepiece_text_comes_back_behind_a_space(llama: Tokenizer, text: st
     assert llama.decode(ids) == (f" {text}" if text and text[0] != " " else text)
 
 
+@settings(deadline=None)
+@given(any_text)
+def test_text_behind_other_tokens_gets_no_space(
+    llama: Tokenizer, gpt: Tokenizer, text: str
+) -> None:
+    """It goes on where they ended, whatever the vocabulary does at the start of a text."""
+    for tokenizer in (llama, gpt):
+        assert tokenizer.decode(tokenizer.encode_behind(text)) == text
+
+
 def test_bytes_of_every_spelling(llama: Tokenizer, gpt: Tokenizer) -> None:
     """A letter's share of a character, a byte token, a marked piece, a continued word."""
     euro = gpt.encode("€", add_special=False)
