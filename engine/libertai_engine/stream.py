@@ -53,10 +53,19 @@ class Stream(Iterator[Delta], AsyncIterator[Delta]):
         self._append(error, is_last=True)
 
     def abort(self) -> None:
-        """Leave: the engine stops the sequence before its next step. Safe to call at any time."""
-        if not self._is_closed and not self._is_aborted:
+        """Leave: the engine stops the sequence before its next step. Safe to call at any time.
+
+        A reader that waits in another thread or event loop sees the end.
+        """
+        with self._changed:
+            if self._is_closed or self._is_aborted:
+                return
             self._is_aborted = True
-            self._on_abort()
+            wake_loop, self._wake_loop = self._wake_loop, None
+            self._changed.notify_all()
+        self._on_abort()
+        if wake_loop is not None:
+            self._wake(wake_loop)
 
     def close(self) -> None:
         """`abort` by the name that `contextlib.closing` knows."""

@@ -63,6 +63,27 @@ def test_abort_tells_the_engine_once() -> None:
     assert calls == [1] and not finished.is_aborted
 
 
+def test_abort_wakes_a_reader_in_another_thread() -> None:
+    """Whoever waits for the next delta learns that none will come."""
+    stream = Stream(on_abort=lambda: None)
+    seen: list[list[Delta]] = []
+    reader = threading.Thread(target=lambda: seen.append(list(stream)))
+    reader.start()
+    time.sleep(0.05)
+    stream.abort()
+    reader.join(5)
+    assert not reader.is_alive() and seen == [[]]
+
+
+async def test_abort_wakes_a_reader_in_an_event_loop() -> None:
+    """The same for a task."""
+    stream = Stream(on_abort=lambda: None)
+    reader = asyncio.create_task(anext(stream, None))
+    await asyncio.sleep(0)
+    await asyncio.to_thread(stream.abort)
+    assert await asyncio.wait_for(reader, 5) is None
+
+
 def put_from_a_thread(stream: Stream, count: int) -> threading.Thread:
     def work() -> None:
         for number in range(count):
