@@ -119,10 +119,12 @@ def _as_load_error(source: ModelSource) -> Iterator[None]:
     except EngineError:
         raise
     except Exception as error:
-        reason = str(error).strip() or type(error).__name__
-        what = "load" if source.is_local else "fetch or load"
-        hint = " (is the GGUF file complete?)" if source.is_local and source.gguf_file else ""
-        raise ModelLoadError(f"cannot {what} `{source.name}`{hint}: {reason}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if not source.is_local:
+            where = "/".join(part for part in (source.place, source.gguf_file) if part)
+            raise ModelLoadError(f"cannot fetch or load `{where}`: {reason}") from error
+        hint = " (is the GGUF file complete?)" if source.gguf_file else ""
+        raise ModelLoadError(f"cannot load `{source.name}`{hint}: {reason}") from error
 
 
 @contextmanager
