@@ -125,9 +125,11 @@ class Call:
 
         A server of 2023 refuses while all its slots are busy; until the last attempt it is asked
         for the same slot again, because that slot holds the conversation. A gateway sends a
-        conversation to the machine its cookie names, even if that machine is gone.
+        conversation to the machine its cookie names, even if that machine is gone. A limit on
+        requests or a failure of the machine itself (500) is no reason to leave it.
         """
-        if not self._keeps_slot or isinstance(error, RateLimited):
+        is_at_home = isinstance(error, RateLimited) or getattr(error, "status", 0) == 500
+        if not self._keeps_slot or is_at_home:
             return
         self._ask_for(ANY_SLOT)
         if isinstance(error, SlotUnavailable):

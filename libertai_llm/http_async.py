@@ -40,6 +40,8 @@ from libertai_llm.transport import JSON
 
 MAX_IDLE_CONNECTIONS = 64
 DRAIN_SECONDS = 0.2
+# The server of 2023 drops idle connections after 5 s; using one at that moment would fail.
+KEEP_ALIVE_SECONDS = 4.0
 
 
 class AsyncHTTPTransport:
@@ -202,7 +204,9 @@ class _LoopPools:
 
 def _new_client() -> httpx.AsyncClient:
     limits = httpx.Limits(
-        max_connections=None, max_keepalive_connections=MAX_IDLE_CONNECTIONS, keepalive_expiry=5.0
+        max_connections=None,
+        max_keepalive_connections=MAX_IDLE_CONNECTIONS,
+        keepalive_expiry=KEEP_ALIVE_SECONDS,
     )
     return httpx.AsyncClient(trust_env=False, limits=limits)
 

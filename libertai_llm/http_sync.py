@@ -101,7 +101,7 @@ class HTTPTransport:
         """A good answer whose body has not been read yet; closed in the end."""
         response = self._follow(request, session, deadlines)
         try:
-            if not response.ok or response.status_code >= 300:
+            if response.status_code >= 300:
                 page = _read_page(response)
                 raise http_error(response.status_code, response.headers, page, path)
             yield response
@@ -123,6 +123,11 @@ class HTTPTransport:
     def _send(
         self, request: HTTPRequest, session: Session, deadlines: Deadlines
     ) -> requests.Response:
+        """The head of an answer.
+
+        NOTE: `requests` waits anew for every piece of the head, so a server that drips it can
+        outlast the limit here; from the head on each read is cut off in time.
+        """
         deadlines.check()
         limit = urllib3.Timeout(connect=deadlines.connect, total=deadlines.remaining)
         http = self._at_home(session) if request.is_home else self._abroad()

@@ -7,12 +7,11 @@ errors become the errors that the same failure would be over HTTP.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import queue
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any, TypeVar
 
 from libertai_llm.engines import Lease
@@ -34,9 +33,9 @@ class LocalTransport:
     """
 
     def __init__(self, engine: Any) -> None:
-        self._lease = Lease(engine)
-        self._loop = _LoopThread()
-        self._release = weakref.finalize(self, _let_go, self._lease, self._loop)
+        lease, loop = Lease(engine), _LoopThread()
+        self._lease, self._loop = lease, loop
+        self._forgotten = _when_forgotten(self, lambda: _let_go(lease, loop))
 
     @property
     def target(self) -> str:
@@ -47,10 +46,10 @@ class LocalTransport:
         self, method: str, path: str, body: JSON | None, *, session: Session, timeouts: Timeouts
     ) -> JSON:
         """One JSON object. Raises `LibertaiError`."""
+        api = self._lease.api()
         if timeouts != Timeouts.unlimited():
             limited = _AsyncCalls(self._lease)
             return self._loop.run(limited.request(method, path, body, session, timeouts))
-        api = self._lease.api()
         session.on_answer_from(self.target)
         with _engine_errors(api):
             return _route(api, method, path, body)
@@ -59,18 +58,19 @@ class LocalTransport:
         self, path: str, body: JSON, *, session: Session, timeouts: Timeouts
     ) -> Generator[JSON, None, None]:
         """The JSON objects of a stream; closing it frees the slot."""
+        api = self._lease.api()
         if timeouts != Timeouts.unlimited():
             limited = _AsyncCalls(self._lease)
             yield from self._loop.iterate(limited.stream(path, body, session, timeouts))
             return
-        api = self._lease.api()
         session.on_answer_from(self.target)
         with _engine_errors(api):
             yield from _stream_route(api, path)(body)
 
     def close(self) -> None:
         """Let go of the engine; it is closed if nobody else in this process uses it."""
-        self._release()
+        self._forgotten.detach()
+        _let_go(self._lease, self._loop)
 
 
 class AsyncLocalTransport:
@@ -82,7 +82,7 @@ class AsyncLocalTransport:
     def __init__(self, engine: Any) -> None:
         self._lease = Lease(engine)
         self._calls = _AsyncCalls(self._lease)
-        self._release = weakref.finalize(self, self._lease.release)
+        self._forgotten = _when_forgotten(self, self._lease.release)
 
     @property
     def target(self) -> str:
@@ -103,7 +103,8 @@ class AsyncLocalTransport:
 
     async def aclose(self) -> None:
         """Let go of the engine; it is closed if nobody else in this process uses it."""
-        await asyncio.to_thread(self._release)
+        self._forgotten.detach()
+        await asyncio.to_thread(self._lease.release)
 
 
 class _AsyncCalls:
@@ -118,8 +119,9 @@ class _AsyncCalls:
         api = await asyncio.to_thread(self._lease.api)
         session.on_answer_from(f"engine:{self._lease.name}")
         with _engine_errors(api):
-            if (method, path) == ("POST", "/completion"):
-                answer: JSON = await _limited(api.acomplete(body), Deadlines(timeouts))
+            answering = {"/completion": api.acomplete, "/infill": api.ainfill}.get(path)
+            if method == "POST" and answering is not None:
+                answer: JSON = await _limited(answering(body), Deadlines(timeouts))
                 return answer
             return await asyncio.to_thread(_route, api, method, path, body)
 
@@ -130,10 +132,11 @@ class _AsyncCalls:
         session.on_answer_from(f"engine:{self._lease.name}")
         deadlines = Deadlines(timeouts)
         with _engine_errors(api):
-            if path != "/completion":
+            streaming = {"/completion": api.astream, "/infill": api.ainfill_stream}.get(path)
+            if streaming is None:
                 yield await asyncio.to_thread(_route, api, "POST", path, body)
                 return
-            async with aclosing(api.astream(body)) as events:
+            async with aclosing(streaming(body)) as events:
                 while (item := await _limited(anext(events, None), deadlines)) is not None:
                     yield item
                     deadlines.on_event()
@@ -173,10 +176,8 @@ def _route(api: Any, method: str, path: str, body: JSON | None) -> JSON:
 
 def _stream_route(api: Any, path: str) -> Callable[[JSON], Iterator[JSON]]:
     """The route as an iterator of events."""
-    if path == "/completion":
-        found: Callable[[JSON], Iterator[JSON]] = api.stream
-        return found
-    return lambda body: iter([_route(api, "POST", path, body)])
+    streaming = {"/completion": api.stream, "/infill": api.infill_stream}
+    return streaming.get(path) or (lambda body: iter([_route(api, "POST", path, body)]))
 
 
 @contextmanager
@@ -190,6 +191,22 @@ def _engine_errors(api: Any) -> Iterator[None]:
         found = engine_error(error.status, error.to_json(), getattr(error, "retry_after", None))
         found.is_retryable = found.is_retryable and api.engine.is_alive
         raise found from error
+
+
+def _when_forgotten(owner: Any, let_go: Callable[[], None]) -> weakref.finalize[..., Any]:
+    """Let go when nobody holds `owner` any more.
+
+    NOTE: that is noticed at any moment, also by a thread that holds the very locks that letting go
+    needs, so another thread does it. At the interpreter's end the engines close themselves.
+    """
+
+    def in_another_thread() -> None:
+        with suppress(RuntimeError):  # no new threads while the interpreter ends
+            threading.Thread(target=let_go, name="libertai-llm", daemon=True).start()
+
+    finalizer = weakref.finalize(owner, in_another_thread)
+    finalizer.atexit = False
+    return finalizer
 
 
 def _let_go(lease: Lease, loop: _LoopThread) -> None:
@@ -231,7 +248,7 @@ class _LoopThread:
                 yield box[0]
             future.result()
         finally:
-            _cancel(future)
+            future.cancel()
 
     def close(self) -> None:
         """Stop the loop; twice is fine."""
@@ -248,11 +265,6 @@ class _LoopThread:
                     target=_run_loop, args=(self._loop,), name="libertai-llm", daemon=True
                 ).start()
             return self._loop
-
-
-def _cancel(future: concurrent.futures.Future[None]) -> None:
-    """Cancel and wait until the loop has let go of the engine's slot."""
-    future.cancel()
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:

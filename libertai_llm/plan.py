@@ -76,7 +76,9 @@ class Plan:
     @property
     def target(self) -> str:
         """Where the calls go, without secrets."""
-        return self.endpoint.base_url if self.endpoint else f"engine:{self.engine}"
+        if self.endpoint is not None:
+            return self.endpoint.base_url
+        return f"engine:{self.engine if isinstance(self.engine, str) else self.engine.name}"
 
     def __repr__(self) -> str:
         if self.endpoint is not None:

@@ -10,7 +10,7 @@ import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.cookiejar import Cookie, CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +77,7 @@ class Session:
 
     def on_answer_from(self, origin: str) -> None:
         """An answer begins. Another origin, or changed cookies, mean another server: slot -1."""
-        server = (origin, frozenset(_facts(cookie) for cookie in self.cookies))
+        server = (origin, frozenset(_facts(cookie) for cookie in cookies_in(self.cookies)))
         with self._lock:
             if self._server not in (None, server):
                 self.slot_id = ANY_SLOT
@@ -113,9 +113,8 @@ class Session:
 
     def __repr__(self) -> str:
         """Cookies are secrets: only their number is shown."""
-        return (
-            f"Session(key={self.key!r}, slot_id={self.slot_id}, cookies={len(list(self.cookies))})"
-        )
+        num_cookies = len(cookies_in(self.cookies))
+        return f"Session(key={self.key!r}, slot_id={self.slot_id}, cookies={num_cookies})"
 
 
 class SessionStore:
@@ -214,8 +213,18 @@ def new_jar() -> RequestsCookieJar:
 
 def copy_cookies(source: CookieJar, target: CookieJar) -> None:
     """Put copies of all cookies of one jar into another."""
-    for cookie in list(source):
+    for cookie in cookies_in(source):
         target.set_cookie(copy.copy(cookie))
+
+
+def cookies_in(jar: CookieJar) -> list[Cookie]:
+    """What a jar holds now.
+
+    NOTE: a jar cannot be walked while another call of the conversation puts a cookie in.
+    """
+    while True:
+        with suppress(RuntimeError):
+            return list(jar)
 
 
 def common_prefix(first: str, second: str) -> int:

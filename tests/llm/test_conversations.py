@@ -181,6 +181,19 @@ def test_a_conversation_moves_between_both_clients(serve: Serve) -> None:
     assert server.asked[1].headers["cookie"] == "node=a" and server.bodies[1]["slot_id"] == 6
 
 
+def test_a_failing_machine_is_not_left(any_client: MakeClient, serve: Serve) -> None:
+    """A 500 is the machine's own: the conversation's context is still there."""
+    replies = [whole(final(slot_id=2), headers=[("Set-Cookie", "node=a")]), whole({}, 500)]
+    server = serve(lambda asked: [replies[min(asked.number, 1)]])
+    session = Session()
+    client = any_client(server.url, max_retries=1)
+    client.complete("x", session=session)
+    with pytest.raises(errors.ServerError):
+        client.complete("y", session=session)
+    assert [body["slot_id"] for body in server.bodies] == [-1, 2, 2]
+    assert server.asked[2].headers["cookie"] == "node=a"
+
+
 def test_a_dead_machine_is_left(any_client: MakeClient, serve: Serve) -> None:
     """A gateway keeps sending the sticky cookie's machine's 503: the last attempt goes without."""
 
@@ -375,6 +388,29 @@ def test_many_threads_on_one_client(serve: Serve) -> None:
     assert len(answers) == 32
     for name, texts in answers.items():
         assert texts == [f"{name} None"] + [f"{name} id={name}"] * 3
+
+
+def test_many_threads_in_one_conversation(serve: Serve) -> None:
+    """Calls of one session at the same time: the jar takes it, no cookie is lost."""
+
+    def script(asked: Asked) -> Iterator[Step]:
+        headers = [("Set-Cookie", f"c{asked.number}=1; Path=/")]
+        yield whole(final(slot_id=3), headers=headers)
+
+    server = serve(script)
+    session = Session()
+    with Client(server.url) as client:
+        client.complete("x", session=session)
+        threads = [
+            threading.Thread(target=client.complete, args=("x",), kwargs={"session": session})
+            for _ in range(32)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(server.asked) == 33 and not session.is_in_flight
+    assert len(list(session.cookies)) == 33
 
 
 def test_many_loops_on_one_client(serve: Serve) -> None:

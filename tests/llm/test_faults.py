@@ -322,6 +322,19 @@ def test_no_further_token_in_time(any_client: MakeClient, serve: Serve) -> None:
     assert server.hung_up.wait(5)
 
 
+def test_limits_without_keep_alive(any_client: MakeClient, serve: Serve) -> None:
+    """A stream that ends with its connection is timed like any other."""
+    top = head(200, [("Connection", "close")], "text/event-stream")
+    line = b"data: " + json.dumps(said("a")).encode() + b"\n\n"
+    server = serve(lambda asked: [top, 0.5, line, Verb.AWAIT_HANGUP])
+    client = any_client(server.url, timeouts=Timeouts(first_token=5, between_tokens=0.3))
+    begun = time.monotonic()
+    with pytest.raises(errors.TimedOut) as caught:
+        list(client.stream("x"))
+    assert caught.value.phase == "between_tokens" and 0.7 < time.monotonic() - begun < 3
+    assert server.hung_up.wait(5)
+
+
 def test_dripping_bytes_are_no_tokens(any_client: MakeClient, serve: Serve) -> None:
     """A byte now and then keeps a socket awake, but not a call."""
     drip = [step for _ in range(200) for step in (piece(b" "), 0.02)]
