@@ -21,6 +21,10 @@ from typing import Any
 CHUNK_CHARS = 4
 
 
+class RefusedError(Exception):
+    """Raised by an `answer` function: the server says 500."""
+
+
 @dataclass(frozen=True)
 class Seen:
     """One request as it arrived."""
@@ -154,8 +158,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.script.enter()
         try:
             time.sleep(self.script.delay)
-            result = self.script.complete(body)
-            self._stream(result) if body.get("stream") else self._send(200, result)
+            try:
+                result = self.script.complete(body)
+            except RefusedError as refused:
+                return self._send(500, {"detail": str(refused)})
+            return self._stream(result) if body.get("stream") else self._send(200, result)
         except (BrokenPipeError, ConnectionResetError):
             self.script.closed_early.set()
         finally:
