@@ -15,20 +15,20 @@ class Recipe:
     tokenizer_documents: int = 20_000
     # model
     hidden: int = 192
-    layers: int = 8
+    layers: int = 6
     heads: int = 6
     kv_heads: int = 2
     feed_forward: int = 512
     positions: int = 1024
     rope_theta: float = 10_000.0
     # training; tokens are counted without padding
-    tokens: int = 8_000_000
-    tokens_per_step: int = 8_192
-    tokens_per_pass: int = 2_048
+    tokens: int = 6_000_000
+    tokens_per_pass: int = 1_024
+    passes_per_step: int = 1
     documents_per_round: int = 1_024
-    warmup_tokens: int = 200_000
+    warmup_tokens: int = 60_000
     matrix_rate: float = 4e-3
-    other_rate: float = 4e-3
+    other_rate: float = 1e-2
     weight_decay: float = 0.05
     clip: float = 1.0
     validation_documents: int = 300

@@ -23,7 +23,7 @@ from corpus.words import Split, Words
 
 HERE = Path(__file__).parent
 Source = Callable[[random.Random, Words], list[Message | None]]
-ARITHMETIC_WEIGHT = 7.0
+ARITHMETIC_WEIGHT = 9.0
 STEPS_WEIGHT = 6.0
 STATEFUL = ("memory", "strangers", "roles")
 SYSTEMS = (
