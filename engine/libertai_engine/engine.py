@@ -8,15 +8,26 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
 
 from libertai_engine.config import EngineConfig
-from libertai_engine.errors import ContextOverflow, EngineUnavailable, InvalidRequest
+from libertai_engine.errors import (
+    ContextOverflow,
+    EngineUnavailable,
+    InvalidRequest,
+    SlotFileError,
+)
 from libertai_engine.model.loader import LoadedModel, load_model
 from libertai_engine.model.runner import ModelRunner
+from libertai_engine.model.slot_file import SlotFile, read_slot_file, write_slot_file
+from libertai_engine.prefixes import StoredPrefix
 from libertai_engine.sequence import Request, Sequence
+from libertai_engine.slots import SlotPool
 from libertai_engine.stream import Stream
 from libertai_engine.text.tokenizer import Tokenizer
 from libertai_engine.worker import Load, Runner, Worker
@@ -38,6 +49,7 @@ class Engine:
         self.model = model
         self._num_slots, self._context_size = runner.num_slots, runner.context_size
         self._can_shift = runner.can_shift
+        self._fingerprint = runner.fingerprint
         self._pid = os.getpid()
         self._worker = Worker(
             runner,
@@ -87,6 +99,42 @@ class Engine:
         self._worker.submit(sequences, stream)
         return stream
 
+    def save_slot(self, slot: int, path: Path) -> SlotFile:
+        """Write what a slot holds to a safetensors file, as soon as nobody runs in it.
+
+        Raises `InvalidRequest` for a slot out of range, `SlotFileError` if it cannot be written.
+        """
+        prefix = self._on_slot(slot, lambda slots: slots.save(slot))
+        return write_slot_file(path, prefix.token_ids, prefix.copy, self._fingerprint)
+
+    def restore_slot(self, slot: int, path: Path) -> SlotFile:
+        """Fill a slot from a file that `save_slot` wrote with the same model.
+
+        The slot stays as it is if the file is missing, broken, too long or another model's:
+        `SlotFileError` (400) says so.
+        """
+        token_ids, copy, about = read_slot_file(path, self._fingerprint, self.context_size)
+        prefix = StoredPrefix(token_ids, copy)
+        try:
+            self._on_slot(slot, lambda slots: slots.restore(slot, prefix))
+        except ValueError as error:
+            message = f"Unable to restore slot: {error}"
+            raise SlotFileError(message, field="filename") from error
+        return about
+
+    def erase_slot(self, slot: int) -> int:
+        """Forget what a slot holds; returns the number of tokens."""
+        num_erased: int = self._on_slot(slot, lambda slots: slots.erase(slot))
+        return num_erased
+
+    def _on_slot(self, slot: int, work: Callable[[SlotPool[Any]], Any]) -> Any:
+        self._check_slot(slot)
+        return self._worker.submit_job(slot, work).result()
+
+    def _check_slot(self, slot: int) -> None:
+        if not 0 <= slot < self.num_slots:
+            raise InvalidRequest(f"`slot` must be between 0 and {self.num_slots - 1}", field="slot")
+
     def close(self) -> None:
         """Stop the thread and drop the model. Open streams end with `EngineUnavailable`."""
         self._finalizer()
@@ -127,8 +175,8 @@ class Engine:
                 "be shifted",
                 field="n_predict",
             )
-        if request.slot is not None and not 0 <= request.slot < self.num_slots:
-            raise InvalidRequest(f"`slot` must be between 0 and {self.num_slots - 1}", field="slot")
+        if request.slot is not None:
+            self._check_slot(request.slot)
 
     def _may_outgrow(self, request: Request) -> bool:
         limit = request.max_tokens

@@ -50,6 +50,10 @@ class ContextOverflow(InvalidRequest):
         return super().to_json() | numbers
 
 
+class SlotFileError(InvalidRequest):
+    """A slot file that cannot be written or read, or belongs to another model."""
+
+
 class NotSupported(EngineError):
     """A valid wish that this model or build cannot fulfil."""
 

@@ -62,6 +62,30 @@ class SlotPool(Generic[Copy]):
         """Slots that no sequence runs in."""
         return sum(not slot.is_busy for slot in self._slots)
 
+    def is_busy(self, index: int) -> bool:
+        """Whether a sequence runs in a slot."""
+        return self._slots[index].is_busy
+
+    def save(self, index: int) -> StoredPrefix[Copy]:
+        """What an idle slot holds, on the host."""
+        held = self._slots[index].token_ids
+        return StoredPrefix(list(held), self._lanes.save_prefix(index, len(held)))
+
+    def restore(self, index: int, prefix: StoredPrefix[Copy]) -> None:
+        """Put a prefix into an idle slot, in place of what it held."""
+        slot = self._slots[index]
+        self._keep_copy(slot, prefix.token_ids)
+        self._lanes.load_prefix(index, prefix.copy, len(prefix.token_ids))
+        slot.token_ids = list(prefix.token_ids)
+        slot.last_used = next(self._clock)
+
+    def erase(self, index: int) -> int:
+        """Forget what an idle slot holds; returns how many tokens that were."""
+        slot = self._slots[index]
+        num_erased = len(slot.token_ids)
+        slot.token_ids = []
+        return num_erased
+
     def acquire(self, prompt_ids: Sequence[int], asked: int | None, *, reuse: bool) -> Slot | None:
         """The slot for a prompt, or None as long as it has to wait.
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from collections.abc import Callable
 from collections.abc import Sequence as Several
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,6 +46,11 @@ class Runner(Lanes[Any], Protocol):
         """Whether lanes can be shifted."""
         ...
 
+    @property
+    def fingerprint(self) -> str:
+        """The same for two runners only if lanes of one mean the same to the other."""
+        ...
+
     def run(self, batch: Batch) -> torch.Tensor:
         """Evaluate a batch; logits `[rows that want them, vocab]`, float32, in row order."""
         ...
@@ -56,6 +63,23 @@ class Load:
     num_idle_slots: int
     num_running: int
     num_waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """Something to do with a slot, in the engine's thread, while nobody runs in it."""
+
+    slot: int
+    work: Callable[[SlotPool[Any]], Any]
+    done: Future[Any]
+
+    def run(self, slots: SlotPool[Any]) -> None:
+        if not self.done.set_running_or_notify_cancel():
+            return
+        try:
+            self.done.set_result(self.work(slots))
+        except Exception as error:  # belongs to whoever waits for the job
+            self.done.set_exception(error)
 
 
 class Worker:
@@ -75,6 +99,7 @@ class Worker:
         self._streams: dict[Sequence, Stream] = {}
         self._capacity = runner.num_slots + max_queue
         self._inbox: deque[tuple[Sequence, Stream]] = deque()
+        self._jobs: list[_Job] = []
         self._num_open = 0  # submitted and not ended
         self._changed = threading.Condition()
         self._is_closing = False
@@ -107,6 +132,16 @@ class Worker:
             self._inbox.extend((sequence, stream) for sequence in sequences)
             self._changed.notify()
 
+    def submit_job(self, slot: int, work: Callable[[SlotPool[Any]], Any]) -> Future[Any]:
+        """Have `work` done with the slots as soon as nobody runs in `slot`."""
+        job = _Job(slot, work, Future())
+        with self._changed:
+            if not self.is_alive:
+                raise EngineUnavailable("the engine is closed")
+            self._jobs.append(job)
+            self._changed.notify()
+        return job.done
+
     def wake(self) -> None:
         """Have the thread look again (somebody left)."""
         with self._changed:
@@ -131,7 +166,7 @@ class Worker:
 
     def _wait_for_work(self) -> bool:
         with self._changed:
-            while not (self._is_closing or self._inbox or not self._scheduler.is_idle):
+            while not (self._is_closing or self._inbox or self._jobs or self._is_busy):
                 self._changed.wait()
             while self._inbox:
                 sequence, stream = self._inbox.popleft()
@@ -139,9 +174,14 @@ class Worker:
                 self._scheduler.add(sequence)
             return not self._is_closing
 
+    @property
+    def _is_busy(self) -> bool:
+        return not self._scheduler.is_idle
+
     def step(self) -> None:
         """One step of continuous batching."""
         self._drop_aborted()
+        self._do_jobs()
         step = self._scheduler.schedule()
         if not step.owners:
             return
@@ -207,6 +247,13 @@ class Worker:
         self._scheduler.release(owner)
         self._forget([owner.sequence])
 
+    def _do_jobs(self) -> None:
+        with self._changed:
+            jobs = [job for job in self._jobs if not self._slots.is_busy(job.slot)]
+            self._jobs = [job for job in self._jobs if job not in jobs]
+        for job in jobs:
+            job.run(self._slots)
+
     def _drop_aborted(self) -> None:
         self._forget(self._scheduler.remove(lambda each: self._streams[each].is_aborted))
 
@@ -220,8 +267,11 @@ class Worker:
         with self._changed:
             self._is_closing = True
             streams = [*self._streams.values(), *(stream for _, stream in self._inbox)]
+            jobs, self._jobs = self._jobs, []
             self._streams.clear()
             self._inbox.clear()
             self._num_open = 0
+        for job in jobs:
+            job.done.set_exception(EngineUnavailable("the engine is closed"))
         for stream in streams:
             stream.fail(EngineUnavailable("the engine is closed"))

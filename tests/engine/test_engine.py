@@ -23,6 +23,7 @@ from libertai_engine.errors import (
     EngineUnavailable,
     GenerationFailed,
     InvalidRequest,
+    SlotFileError,
 )
 from libertai_engine.model.batch import Batch, Row
 from libertai_engine.model.runner import ModelRunner
@@ -393,3 +394,61 @@ def test_an_error_of_one_ends_all_that_came_with_it(faulty: tuple[Engine, Faulty
             )
         )
     wait_until_idle(engine)
+
+
+def test_a_slot_goes_to_disk_and_back(engine: Engine, tmp_path: Path) -> None:
+    """A restored slot spares the evaluation that filled it, and the answer is the same."""
+    request = replace(greedy(engine, "a long story about the small river and the sea"), slot=1)
+    expected = answer(engine, request)
+    path = tmp_path / "river.safetensors"
+    saved = engine.save_slot(1, path)
+    assert saved.num_tokens >= len(request.prompt_ids) and saved.num_bytes == path.stat().st_size
+    assert engine.erase_slot(1) == saved.num_tokens
+    assert engine.restore_slot(2, path) == saved
+    stream = engine.submit(replace(request, slot=2))
+    deltas = list(stream)
+    assert [token.token_id for delta in deltas for token in delta.tokens] == expected
+    assert deltas[-1].finish is not None
+    assert deltas[-1].finish.num_cached == len(request.prompt_ids) - 1
+
+
+def test_a_file_that_does_not_fit_leaves_the_slot_as_it_was(engine: Engine, tmp_path: Path) -> None:
+    """Missing, random, cut, or another model's: an error that says so, and nothing is lost."""
+    request = replace(greedy(engine, "words that must stay"), slot=0)
+    answer(engine, request)
+    good = tmp_path / "good"
+    engine.save_slot(0, good)
+    random_bytes, cut, bomb = tmp_path / "random", tmp_path / "cut", tmp_path / "bomb"
+    random_bytes.write_bytes(b"\x93" * 500)
+    cut.write_bytes(good.read_bytes()[:-100])
+    bomb.write_bytes((2**40).to_bytes(8, "little") + b"{}")
+    foreign = tmp_path / "foreign"
+    module = random_model("llama", seed=9)
+    runner = ModelRunner(module, num_slots=1, context_size=512, device="cpu")
+    with Engine(runner, engine.tokenizer, EngineConfig(num_slots=1), None) as other:
+        answer(other, replace(request, slot=None))
+        other.save_slot(0, foreign)
+    for path in (tmp_path / "missing", random_bytes, cut, bomb, foreign):
+        with pytest.raises(SlotFileError, match="Unable to restore slot") as caught:
+            engine.restore_slot(0, path)
+        assert str(tmp_path) not in str(caught.value)
+    _, num_cached = finish_of(engine.submit(request))
+    assert num_cached == len(request.prompt_ids) - 1
+
+
+def test_a_slot_file_that_cannot_be_written_is_an_error(engine: Engine, tmp_path: Path) -> None:
+    """A folder that does not exist, or a slot that does not."""
+    with pytest.raises(SlotFileError, match="Unable to save slot"):
+        engine.save_slot(0, tmp_path / "nowhere" / "file")
+    with pytest.raises(InvalidRequest, match="slot"):
+        engine.save_slot(99, tmp_path / "file")
+
+
+def test_a_job_waits_for_its_slot(faulty: tuple[Engine, Faulty], tmp_path: Path) -> None:
+    """A busy slot is saved when its request has ended, not in the middle of it."""
+    engine, _ = faulty
+    stream = engine.submit(Request(prompt_ids=(5, 6), sampling=GREEDY, max_tokens=20, slot=0))
+    next(stream)
+    saved = engine.save_slot(0, tmp_path / "file")
+    finish = list(stream)[-1].finish
+    assert finish is not None and saved.num_tokens == finish.num_in_cache

@@ -92,12 +92,22 @@ class KVCache:
         return KVPrefix(keys, values, length)
 
     def load(self, slot: int, prefix: KVPrefix, length: int) -> None:
-        """Write the first `length` positions of `prefix` into a lane."""
+        """Write the first `length` positions of `prefix` into a lane.
+
+        Raises `ValueError`, and changes nothing, if the prefix was not taken from such lanes.
+        """
+        self._check_shapes(prefix)
         for (key_lanes, value_lanes), keys, values in zip(
             self._lanes.values(), prefix.keys, prefix.values, strict=True
         ):
             key_lanes[slot, :, :length].copy_(keys[:, :length])
             value_lanes[slot, :, :length].copy_(values[:, :length])
+
+    def _check_shapes(self, prefix: KVPrefix) -> None:
+        lanes = [pair[side] for side in (0, 1) for pair in self._lanes.values()]
+        copies = [*prefix.keys, *prefix.values]
+        if [_lane_shape(lane) for lane in lanes] != [_lane_shape(copy) for copy in copies]:
+            raise ValueError("the lanes have other shapes")
 
     def keys_of(self, slot: int, length: int) -> dict[int, torch.Tensor]:
         """Copies of the first `length` keys of a lane, `[kv_head, length, head_dim]`, by layer."""
@@ -114,6 +124,11 @@ class KVCache:
             # NOTE: source and target overlap, so both are copied before they are written.
             key_lanes[slot, :, target] = turn(keys, layer, count)
             value_lanes[slot, :, target] = value_lanes[slot, :, start + count : length].clone()
+
+
+def _lane_shape(states: torch.Tensor) -> tuple[int, int]:
+    """Heads and size of lanes `[slot, kv_head, position, head_dim]` or of a copy without slot."""
+    return states.shape[-3], states.shape[-1]
 
 
 def _scatter(lanes: torch.Tensor, states: torch.Tensor, packed: PackedBatch) -> None:

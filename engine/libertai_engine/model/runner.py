@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from libertai_engine.errors import ModelLoadError
 from libertai_engine.model.attention import use_slot_lanes
 from libertai_engine.model.batch import Batch, Row
+from libertai_engine.model.fingerprint import fingerprint
 from libertai_engine.model.kv_cache import KVCache, KVPrefix, StepCache
 from libertai_engine.model.packing import PackedBatch, pack
 from libertai_engine.model.rope import check_context, settle_rope
@@ -46,6 +47,7 @@ class ModelRunner:
         self._vocab_size = 1  # token 0 exists; the first step tells the rest
         self._vocab_size = self._first_step().shape[1]
         self._key_shift = find_key_shift(module, evaluate)
+        self._fingerprint = fingerprint(module, context_size)
 
     def _first_step(self) -> torch.Tensor:
         try:
@@ -79,6 +81,11 @@ class ModelRunner:
     def can_shift(self) -> bool:
         """True if cached keys can be moved to other positions."""
         return self._key_shift is not None
+
+    @property
+    def fingerprint(self) -> str:
+        """Names model, weights and precision: lanes may move between runners that share it."""
+        return self._fingerprint
 
     def run(self, batch: Batch) -> torch.Tensor:
         """Evaluate all rows; `[rows that want logits, vocab]` float32, in row order.
