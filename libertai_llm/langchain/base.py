@@ -7,9 +7,10 @@ LangChain wants to know of a model's identity.
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 import requests
@@ -25,6 +26,7 @@ from libertai_llm.langchain.output import PROVIDER
 from libertai_llm.params import OPTION_NAMES, CompletionParams
 from libertai_llm.prompt import merge_stops
 from libertai_llm.session import SessionStore
+from libertai_llm.target import BASE_VARIABLE, DEMO_MODEL
 from libertai_llm.timeouts import Timeouts
 
 # Other libraries' names for the same fields.
@@ -144,6 +146,8 @@ class BaseLibertai(BaseLanguageModel):  # type: ignore[type-arg]
     @model_validator(mode="after")
     def _check_options(self) -> Self:
         """Wrong values are found now, not at the first call."""
+        if self._address() and self.engine is not None:
+            raise ValueError("give `base_url` or `engine`, not both")
         make_call(self._defaults(), [], {})
         self._connect()
         return self
@@ -216,20 +220,18 @@ class BaseLibertai(BaseLanguageModel):  # type: ignore[type-arg]
     def _identity(self) -> dict[str, Any]:
         """Everything that can change an answer, and nothing else: no key, no cookie, no slot."""
         options = {name: value for name, value in self._defaults().items() if name != "slot_id"}
-        engine = self.engine
-        where = {
-            "base_url": self._address(),
-            "engine": engine if isinstance(engine, str) else getattr(engine, "name", engine),
-        }
-        return options | {name: value for name, value in where.items() if value is not None}
+        if self.engine is not None:
+            return options | {"engine": getattr(self.engine, "name", self.engine)}
+        address = self._address() or os.environ.get(BASE_VARIABLE)
+        return options | ({"base_url": address} if address else {"engine": DEMO_MODEL})
 
     def _ls_params(
-        self, kind: str, stop: Sequence[str] | None, given: Mapping[str, Any]
+        self, kind: Literal["chat", "llm"], stop: Sequence[str] | None, given: Mapping[str, Any]
     ) -> LangSmithParams:
         """What a trace says of a call, overrides at the call included."""
         options = {**self._defaults(), **split_options(given)[0]}
         params = LangSmithParams(ls_provider=PROVIDER, ls_model_name=self._reported_name(options))
-        params["ls_model_type"] = "chat" if kind == "chat" else "llm"
+        params["ls_model_type"] = kind
         if options.get("temperature") is not None:
             params["ls_temperature"] = options["temperature"]
         if options.get("max_tokens") is not None:

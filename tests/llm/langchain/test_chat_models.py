@@ -230,6 +230,16 @@ def test_whatever_changes_the_answer_changes_the_cache_key(
     assert ChatLibertai(**{**base, **ours})._get_llm_string(**theirs) != plain
 
 
+def test_the_environments_server_is_part_of_the_cache_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that outlives the process must not answer for another server."""
+    keys = {ChatLibertai()._get_llm_string(), ChatLibertai(engine="demo")._get_llm_string()}
+    assert len(keys) == 1
+    for address in ("http://127.0.0.1:8", "http://127.0.0.1:9"):
+        monkeypatch.setenv("LIBERTAI_API_BASE", address)
+        keys |= {ChatLibertai()._get_llm_string(), ChatLibertai(base_url=address)._get_llm_string()}
+    assert len(keys) == 3
+
+
 def test_what_does_not_change_the_answer_is_not_in_the_cache_key() -> None:
     """Keys, slots, conversations, limits, and how a call spells an option."""
     plain = ChatLibertai(engine="demo", temperature=0.5)
@@ -369,7 +379,7 @@ def test_where_calls_go(
     local = ChatLibertai(engine=tiny_engine, max_tokens=3).invoke("x")
     assert local.response_metadata["model_name"] == "tiny"
     with pytest.raises(ValueError, match="not both"):
-        ChatLibertai(base_url=server.url, engine=tiny_engine).invoke("x")
+        ChatLibertai(base_url=server.url, engine=tiny_engine)
     monkeypatch.setenv("LIBERTAI_API_BASE", server.url)
     assert ChatLibertai().invoke("x").content == " fine"
     assert (
