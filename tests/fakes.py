@@ -7,6 +7,7 @@ config.json, generation_config.json, model.safetensors, tokenizer files and a ch
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -189,12 +190,22 @@ def random_model(family: str = "llama", *, seed: int = 0, **changes: Any) -> Any
 
 
 def save_tiny_model(
-    folder: Path | str, family: str = "llama", *, seed: int = 0, **changes: Any
+    folder: Path | str,
+    family: str = "llama",
+    *,
+    seed: int = 0,
+    control_tokens: Sequence[str] = (),
+    **changes: Any,
 ) -> Path:
-    """Write a random model of `family` with tokenizer and chat template; returns the folder."""
+    """Write a random model of `family` with tokenizer and chat template; returns the folder.
+
+    `control_tokens` are further ones, from id 400 on.
+    """
     folder = Path(folder)
     tokenizer = tiny_tokenizer()
-    model = random_model(family, seed=seed, **changes)
+    tokenizer.add_special_tokens({"additional_special_tokens": [IM_START, IM_END, *control_tokens]})
+    sizes = {"vocab_size": VOCAB_SIZE + len(control_tokens)}
+    model = random_model(family, seed=seed, **{**sizes, **changes})
     model.generation_config.eos_token_id = [2, tokenizer.convert_tokens_to_ids(IM_END)]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

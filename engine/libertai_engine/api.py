@@ -7,21 +7,24 @@ server and the in-process transport both call this, so both give the same answer
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, closing
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
 from libertai_engine.engine import Engine
-from libertai_engine.errors import EngineError, EngineUnavailable, NotSupported
+from libertai_engine.errors import EngineError, EngineUnavailable
 from libertai_engine.sequence import Delta
+from libertai_engine.text.tokenizer import Tokenizer
 from libertai_engine.wire.coerce import Body, to_bool, to_int, to_str, wrong
 from libertai_engine.wire.format import Answer, format_chunk, format_result
+from libertai_engine.wire.infill import parse_infill
 from libertai_engine.wire.parse import CompletionCall, Limits, parse_completion
 
 JSON = dict[str, Any]
 Result = JSON | list[JSON]
+Parse = Callable[[Any, Tokenizer, Limits], CompletionCall]
 
 
 class CompletionAPI:
@@ -35,7 +38,7 @@ class CompletionAPI:
         self.engine = engine
 
     def wants_stream(self, body: Any) -> bool:
-        """Whether a `/completion` body asks to be answered by `stream`."""
+        """Whether a body asks to be answered by `stream` or `infill_stream`."""
         wish: bool = Body(body).get("stream", to_bool, False)
         return wish
 
@@ -86,10 +89,28 @@ class CompletionAPI:
         pieces = [tokenizer.token_bytes(to_int("tokens", each, 0, high)) for each in token_ids]
         return {"content": b"".join(pieces).decode(errors="replace")}
 
-    def infill(self, body: Any) -> dict[str, Any]:
-        """`POST /infill`. Raises `NotSupported`: no fill-in-the-middle tokens are known yet."""
-        Body(body)
-        raise NotSupported("infill is not supported by this server")
+    def infill(self, body: Any) -> Result:
+        """`POST /infill` without `stream`: what belongs between `input_prefix` and `input_suffix`.
+
+        Takes the options of `/completion` and answers as it does. Raises `NotSupported` if the
+        model has no fill-in-the-middle tokens.
+        """
+        return self._complete(self._parse(body, parse_infill))
+
+    async def ainfill(self, body: Any) -> Result:
+        """`infill` without blocking the event loop."""
+        return await self._acomplete(await asyncio.to_thread(self._parse, body, parse_infill))
+
+    def infill_stream(self, body: Any) -> Iterator[JSON]:
+        """`POST /infill` with `stream`: an object a step, the last one with `stop: true`."""
+        return self._stream(self._parse(body, parse_infill, is_stream=True))
+
+    async def ainfill_stream(self, body: Any) -> AsyncGenerator[JSON, None]:
+        """`infill_stream` without blocking the event loop."""
+        call = await asyncio.to_thread(self._parse, body, parse_infill, is_stream=True)
+        async with aclosing(self._astream(call)) as events:
+            async for event in events:
+                yield event
 
     def props(self) -> dict[str, Any]:
         """`GET /props`: what a client needs to know of model and slots."""
@@ -113,11 +134,13 @@ class CompletionAPI:
             raise EngineUnavailable("the engine is closed")
         return {"status": "ok"}
 
-    def _parse(self, body: Any, *, is_stream: bool = False) -> CompletionCall:
+    def _parse(
+        self, body: Any, parse: Parse = parse_completion, *, is_stream: bool = False
+    ) -> CompletionCall:
         fields = {**body, "stream": is_stream} if isinstance(body, dict) else body
         engine = self.engine
         limits = Limits(num_slots=engine.num_slots, context_size=engine.context_size)
-        return parse_completion(fields, engine.tokenizer, limits)
+        return parse(fields, engine.tokenizer, limits)
 
     def _complete(self, call: CompletionCall) -> Result:
         with closing(self.engine.submit(*call.requests)) as stream:

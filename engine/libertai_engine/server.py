@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -43,13 +43,12 @@ class Endpoints:
     async def completion(self, request: Request) -> Response:
         """`POST /completion`, with `stream` or without."""
         api = self._lifecycle.api
-        body = await self._body(request)
-        timeout = self._config.request_timeout
-        if api.wants_stream(body):
-            items = api.astream(body)
-            return EventStream(items, self._lifecycle, timeout, self._config.ping_interval)
-        watch = Watch(request.receive, self._lifecycle, timeout)
-        return JSONAnswer(await watch.supervise(api.acomplete(body)))
+        return await self._generate(request, api.acomplete, api.astream)
+
+    async def infill(self, request: Request) -> Response:
+        """`POST /infill`, with `stream` or without."""
+        api = self._lifecycle.api
+        return await self._generate(request, api.ainfill, api.ainfill_stream)
 
     async def tokenize(self, request: Request) -> Response:
         """`POST /tokenize`."""
@@ -59,10 +58,6 @@ class Endpoints:
         """`POST /detokenize`."""
         return await self._call(self._lifecycle.api.detokenize, request)
 
-    async def infill(self, request: Request) -> Response:
-        """`POST /infill`."""
-        return await self._call(self._lifecycle.api.infill, request)
-
     async def props(self, request: Request) -> Response:
         """`GET /props`."""
         return JSONAnswer(self._lifecycle.api.props())
@@ -70,6 +65,20 @@ class Endpoints:
     async def health(self, request: Request) -> Response:
         """`GET /health`: asks nobody who could be busy."""
         return JSONAnswer(self._lifecycle.api.health())
+
+    async def _generate(
+        self,
+        request: Request,
+        whole: Callable[[Any], Coroutine[Any, Any, Any]],
+        streamed: Callable[[Any], AsyncGenerator[Any, None]],
+    ) -> Response:
+        body = await self._body(request)
+        timeout = self._config.request_timeout
+        if self._lifecycle.api.wants_stream(body):
+            items = streamed(body)
+            return EventStream(items, self._lifecycle, timeout, self._config.ping_interval)
+        watch = Watch(request.receive, self._lifecycle, timeout)
+        return JSONAnswer(await watch.supervise(whole(body)))
 
     async def _call(self, method: Callable[[Any], Any], request: Request) -> Response:
         body = await self._body(request)
