@@ -43,6 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     args = build_parser().parse_args(argv)
+    # NOTE: torch's threads wait for each other several times a layer. Spinning meanwhile makes them
+    # 15 times slower as soon as other programs want the cores too, and gains nothing on idle ones.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code: int = args.run(args)
     except EngineError as error:

@@ -272,3 +272,15 @@ def test_leaving_while_the_model_loads(long_model: Path) -> None:
         wait_until(lambda: health(port) == 503, timeout=60, pause=0.1)
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_waiting_threads_leave_the_cores_to_others(
+    given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command asks OpenMP not to spin before torch is loaded, unless the user has a wish."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert main(["complete", "demo", "--seed", "1", ""]) == 1
+    assert os.environ["OMP_WAIT_POLICY"] == expected
