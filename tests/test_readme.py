@@ -79,7 +79,7 @@ def test_option_table_is_complete() -> None:
     explained = first_cells("Options of `/completion`")
     assert set(SAMPLING) <= explained
     client_names = {each.metadata.get("wire") or each.name for each in fields(CompletionParams)}
-    assert explained <= client_names | {"prompt", "stream", "id_slot"}
+    assert explained <= client_names | {"prompt", "stream", "id_slot", "context_shift"}
 
 
 def test_flag_table_is_that_of_the_command() -> None:
