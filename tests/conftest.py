@@ -6,12 +6,17 @@ a session.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.fakes import save_tiny_model
+
+# Tiny models gain nothing from more threads, and lose much on a busy machine. Set before torch is
+# imported, and inherited by the programs that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

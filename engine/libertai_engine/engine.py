@@ -49,6 +49,8 @@ class Engine:
         self.model = model
         self._num_slots, self._context_size = runner.num_slots, runner.context_size
         self._can_shift = runner.can_shift
+        # NOTE: some tokenizers have added tokens that the model has no embedding for.
+        self._vocab_size = min(tokenizer.vocab_size, runner.vocab_size)
         self._fingerprint = runner.fingerprint
         self._pid = os.getpid()
         self._worker = Worker(
@@ -164,7 +166,7 @@ class Engine:
             raise InvalidRequest("`prompt` must not be empty", field="prompt")
         if len(request.prompt_ids) >= self.context_size:
             raise ContextOverflow(len(request.prompt_ids), self.context_size)
-        vocab_size = self.tokenizer.vocab_size
+        vocab_size = self._vocab_size
         if not all(0 <= token_id < vocab_size for token_id in request.prompt_ids):
             raise InvalidRequest(
                 f"`prompt` has a token id outside 0 to {vocab_size - 1}", field="prompt"

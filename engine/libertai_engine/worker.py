@@ -42,6 +42,11 @@ class Runner(Lanes[Any], Protocol):
         ...
 
     @property
+    def vocab_size(self) -> int:
+        """Token ids the model knows."""
+        ...
+
+    @property
     def can_shift(self) -> bool:
         """Whether lanes can be shifted."""
         ...
