@@ -21,7 +21,9 @@ class SamplingParams:
     `temperature` ≤ 0 is greedy. `penalty_window` is the number of latest tokens (prompt and
     generated) that penalties look at: 0 off, -1 the whole context. `logit_bias` holds
     `(token id, bias)` pairs, `-inf` bans. `num_probs` > 0 asks for that many top probabilities
-    per token. `seed` None draws a fresh one. Raises `InvalidRequest` naming the field.
+    per token, as the sampler sees them; `num_logprobs` asks for the model's own log-probabilities,
+    of the chosen token and of that many top ones (None: of none). `seed` None draws a fresh one.
+    Raises `InvalidRequest` naming the field.
     """
 
     temperature: float = 0.8
@@ -42,6 +44,7 @@ class SamplingParams:
     ignore_eos: bool = False
     logit_bias: tuple[tuple[int, float], ...] = ()
     num_probs: int = 0
+    num_logprobs: int | None = None
 
     def __post_init__(self) -> None:
         for name in _FINITE:
@@ -52,6 +55,9 @@ class SamplingParams:
                 raise InvalidRequest(f"`{name}` must be between {low} and {high}", field=name)
         if self.repeat_penalty <= 0:
             raise InvalidRequest("`repeat_penalty` must be positive", field="repeat_penalty")
+        if not 0 <= (self.num_logprobs or 0) <= MAX_PROBS:
+            message = f"`num_logprobs` must be between 0 and {MAX_PROBS}"
+            raise InvalidRequest(message, field="num_logprobs")
         if self.seed is not None and not 0 <= self.seed < 2**32:
             raise InvalidRequest("`seed` must be -1 or between 0 and 4294967295", field="seed")
 

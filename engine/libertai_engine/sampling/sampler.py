@@ -7,16 +7,18 @@ greedy, else the filters of its chain and a draw.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
 from libertai_engine.errors import EngineError
 from libertai_engine.sampling.draw import Outcome, choose
+from libertai_engine.sampling.logprobs import Logprobs, Opinion
 from libertai_engine.sampling.penalties import add_biases, penalize
 from libertai_engine.sampling.state import LogitsMask, SampledToken, SamplerState
 
-__all__ = ["LogitsMask", "SampledToken", "Sampler", "SamplerState"]
+__all__ = ["LogitsMask", "Logprobs", "SampledToken", "Sampler", "SamplerState"]
 
 
 class Sampler:
@@ -32,13 +34,30 @@ class Sampler:
         the caller calls `accept`.
         """
         assert len(states) == len(logits)
+        opinions = _opinions(logits, states)
         outcomes = _edit(logits, states)
         for rows in _groups(states):
             is_all = len(rows) == len(states)
             chosen = choose(logits if is_all else logits[rows], [states[row] for row in rows])
             for row, outcome in zip(rows, chosen, strict=True):
                 outcomes.setdefault(row, outcome)
+        _add_logprobs(outcomes, opinions, states)
         return [outcomes[row] for row in range(len(states))]
+
+
+def _opinions(logits: torch.Tensor, states: Sequence[SamplerState]) -> dict[int, Opinion]:
+    """The untouched logits of the rows that want to know them."""
+    rows = [row for row, state in enumerate(states) if state.params.num_logprobs is not None]
+    return {row: Opinion(logits[row]) for row in rows}
+
+
+def _add_logprobs(
+    outcomes: dict[int, Outcome], opinions: Mapping[int, Opinion], states: Sequence[SamplerState]
+) -> None:
+    for row, opinion in opinions.items():
+        outcome, count = outcomes[row], states[row].params.num_logprobs or 0
+        if isinstance(outcome, SampledToken):
+            outcomes[row] = replace(outcome, logprobs=opinion.of(outcome.token_id, count))
 
 
 def _edit(logits: torch.Tensor, states: Sequence[SamplerState]) -> dict[int, Outcome]:

@@ -15,6 +15,7 @@ import torch
 
 from libertai_engine.errors import InvalidRequest
 from libertai_engine.sampling.chain import Chain, build_chain
+from libertai_engine.sampling.logprobs import Logprobs
 from libertai_engine.sampling.mirostat import next_mu
 from libertai_engine.sampling.penalties import Bias, PenaltyWindow, has_penalties
 from libertai_engine.sampling_params import SamplingParams
@@ -27,11 +28,13 @@ class SampledToken:
     `probs` holds the most likely `(token id, probability)`, best first, as many as the request
     asked for and the vocabulary allows. With a temperature they are probabilities after all
     filters, the temperature and renormalisation; for a greedy request they are those of the whole
-    vocabulary after biases, penalties and mask. The chosen token need not be among them.
+    vocabulary after biases, penalties and mask. The chosen token need not be among them. `logprobs`
+    are the model's own, None unless asked for.
     """
 
     token_id: int
     probs: tuple[tuple[int, float], ...] = ()
+    logprobs: Logprobs | None = None
 
 
 class LogitsMask(Protocol):
