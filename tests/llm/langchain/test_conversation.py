@@ -1,7 +1,8 @@
 """A conversation pays for each token once: later turns evaluate only what is new.
 
-The tiny model is random, so it is biased towards words whose text always becomes the same tokens
-again: an answer that cannot be read back as it was generated cannot be reused by anybody.
+On the bundled demo model as it is, and on a random one that is biased towards words whose text
+always becomes the same tokens again: an answer that cannot be read back as it was generated cannot
+be reused by anybody.
 """
 
 from __future__ import annotations
@@ -116,13 +117,18 @@ def assert_only_new_tokens_are_evaluated(turns: list[Turn]) -> None:
         assert turn.evaluated <= turn.new + 1, turns
 
 
-@pytest.fixture(params=["in-process", "http"])
+@pytest.fixture(params=["tiny in-process", "tiny http", "demo in-process", "demo http"])
 def chat(request: pytest.FixtureRequest, tiny_engine: Engine) -> ChatLibertai:
-    """A chat model that answers in words which read back as the tokens they were."""
+    """A chat model on an engine of four slots."""
+    model, where = request.param.split()
+    if model == "demo":
+        url = request.getfixturevalue("demo_server") if where == "http" else None
+        engine = None if where == "http" else "demo"
+        return ChatLibertai(base_url=url, engine=engine, temperature=0, max_tokens=12)
     tokenizer = tiny_engine.tokenizer
     ids = [tokenizer.encode(f"x{word}", add_special=False)[-1] for word in WORDS]
     options: dict[str, Any] = {"logit_bias": {each: 50.0 for each in ids}, "max_tokens": 8}
-    if request.param == "http":
+    if where == "http":
         server: Running = request.getfixturevalue("tiny_server")
         return ChatLibertai(base_url=server.url, **options)
     return ChatLibertai(engine=tiny_engine, **options)
@@ -143,11 +149,9 @@ async def test_three_turns_without_blocking(chat: ChatLibertai, ask: AsyncAsk) -
 
 
 @pytest.mark.parametrize("ask", [invoke, stream])
-def test_twice_as_many_conversations_as_slots(
-    chat: ChatLibertai, ask: Ask, tiny_engine: Engine
-) -> None:
+def test_twice_as_many_conversations_as_slots(chat: ChatLibertai, ask: Ask) -> None:
     """Eight conversations at once on four slots, in threads: still only new tokens."""
-    assert tiny_engine.num_slots == NUM_SLOTS
+    assert chat._connect().client.props().total_slots == NUM_SLOTS
     with chat, ThreadPoolExecutor(NUM_CONVERSATIONS) as pool:
         for turns in pool.map(lambda name: talk(chat, ask, name), range(NUM_CONVERSATIONS)):
             assert_only_new_tokens_are_evaluated(turns)
