@@ -94,6 +94,11 @@ class Session:
             with self._lock:
                 self.prompt, self.text = prompt, prompt + answer
 
+    def yield_slot_to(self, other: Session) -> None:
+        """If another conversation has been in this one's slot since, ask for any from now on."""
+        if other.slot_id == self.slot_id and other._server == self._server:
+            self.slot_id = ANY_SLOT
+
     def forget_server(self) -> None:
         """Drop slot, server and cookies (unless the caller brought the jar): begin anew."""
         with self._lock:
@@ -120,8 +125,9 @@ class Session:
 class SessionStore:
     """Conversations by key, or by what was said. At most `max_sessions`, least recently used go.
 
-    Invariant: a session that is checked out is never handed out again before it comes back. Safe
-    from many threads; holds no lock while the caller works, so it serves asyncio tasks as well.
+    Invariant: a session that is checked out is never handed out again before it comes back, and no
+    two sessions claim one slot of one server: who used it last has it. Safe from many threads;
+    holds no lock while the caller works, so it serves asyncio tasks as well.
     Raises `InvalidOption` if `max_sessions` is below 1. A pickled store comes back empty.
     """
 
@@ -194,6 +200,10 @@ class SessionStore:
             name = id(session) if key is None else key
             self._sessions[name] = session
             self._sessions.move_to_end(name)
+        if session.slot_id >= 0:
+            for other in self._sessions.values():
+                if other is not session:
+                    other.yield_slot_to(session)
         while len(self._sessions) > self.max_sessions:
             self._sessions.popitem(last=False)
 

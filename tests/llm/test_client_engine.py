@@ -18,7 +18,15 @@ import pytest
 from libertai_engine.api import CompletionAPI
 from libertai_engine.config import EngineConfig
 from libertai_engine.engine import Engine, load_engine
-from libertai_llm import AsyncClient, Client, Completion, Session, Timeouts, errors
+from libertai_llm import (
+    AsyncClient,
+    Client,
+    Completion,
+    Session,
+    SessionStore,
+    Timeouts,
+    errors,
+)
 from libertai_llm.engines import SHARED_ENGINES, Lease, SharedEngines
 from libertai_llm.types import Timings
 from tests.engine.serving import Running, running
@@ -88,6 +96,33 @@ def test_a_conversation_reuses_its_context(client: Any) -> None:
     assert second.slot_id == first.slot_id == session.slot_id >= 0
     assert second.tokens_cached >= first.tokens_evaluated - 1
     assert second.timings.prompt_n == second.tokens_evaluated - second.tokens_cached
+
+
+@pytest.mark.parametrize("is_keyed", [True, False], ids=["keys", "texts"])
+async def test_more_conversations_than_slots(
+    engine: Engine, server: Running, is_keyed: bool
+) -> None:
+    """Eight at once on two slots, three turns each: later turns evaluate only what is new."""
+    for client in (AsyncClient(engine=engine), AsyncClient(server.url)):
+        store = SessionStore()
+
+        async def talk(
+            number: int, client: AsyncClient = client, store: SessionStore = store
+        ) -> None:
+            key = str(number) if is_keyed else None
+            prompt, known = f"{number}{is_keyed} once there was number {number}.", 0
+            for _ in range(3):
+                with store.checkout(key, prompt) as session:
+                    answer = await client.complete(
+                        prompt, session=session, max_tokens=6, temperature=0, ignore_eos=True
+                    )
+                assert answer.tokens_cached >= known, f"conversation {number} lost its context"
+                prompt += answer.content + f" Then {number} went on."
+                known = answer.tokens_evaluated - 1
+
+        async with client:
+            await asyncio.gather(*(talk(number) for number in range(8)))
+        assert len(store) == 8
 
 
 def test_tokens_and_facts(client: Any, engine: Engine) -> None:

@@ -172,6 +172,22 @@ def test_a_session_in_flight_is_not_handed_out(key: str | None) -> None:
         assert again is session if key else again in (session, second)
 
 
+def test_a_slot_has_one_conversation() -> None:
+    """Who was served in another's slot has it now; on another server the number means nothing."""
+    store = SessionStore()
+    for key, slot in [("a", 0), ("b", 1), ("c", 0)]:
+        with store.checkout(key, key) as session:
+            answered(session, key, "x", slot=slot)
+    with store.checkout("elsewhere", "x") as session:
+        set_cookie(session, "node", "b")
+        answered(session, "x", "x", slot=1)
+    slots = {}
+    for key in ("a", "b", "c", "elsewhere"):
+        with store.checkout(key, key) as session:
+            slots[key] = session.slot_id
+    assert slots == {"a": -1, "b": 1, "c": 0, "elsewhere": 1}
+
+
 def test_a_failed_call_comes_back() -> None:
     """An error inside `with` gives the session back; one that never answered is not kept."""
     store = SessionStore()
