@@ -6,10 +6,12 @@ they fail. Each call borrows the session of its conversation for as long as it r
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from libertai_llm.client import AsyncClient, Client
@@ -18,6 +20,7 @@ from libertai_llm.langchain.errors import model_errors
 from libertai_llm.langchain.options import CallOptions
 from libertai_llm.prompt import CHATML, ChatTemplate
 from libertai_llm.session import SessionStore
+from libertai_llm.target import BASE_VARIABLE, resolve_target
 from libertai_llm.types import Completion, CompletionChunk, Props
 
 # A server that has no such route, or keeps it to itself, tells nothing about its template.
@@ -56,7 +59,7 @@ class Connection:
         """The blocking client."""
         with self._lock:
             if self._client is None:
-                self._client = Client(**self.target.settings, session=self.target.session)
+                self._client = Client(**self._settings, session=self.target.session)
             return self._client
 
     @property
@@ -65,7 +68,7 @@ class Connection:
         with self._lock:
             if self._async_client is None:
                 http_client = self.target.http_client
-                self._async_client = AsyncClient(**self.target.settings, http_client=http_client)
+                self._async_client = AsyncClient(**self._settings, http_client=http_client)
             return self._async_client
 
     def complete(self, call: CallOptions, prompt: str) -> Completion:
@@ -134,6 +137,14 @@ class Connection:
             client, self._async_client = self._async_client, None
         if client is not None:
             await client.aclose()
+
+    @cached_property
+    def _settings(self) -> dict[str, Any]:
+        """The clients' settings. Which target is meant is settled once, with one warning."""
+        settings = self.target.settings
+        if settings["base_url"] or settings["engine"] is not None or os.environ.get(BASE_VARIABLE):
+            return settings
+        return {**settings, "engine": resolve_target(None, None)}
 
     def _props(self) -> Props:
         try:

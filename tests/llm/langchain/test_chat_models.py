@@ -6,6 +6,7 @@ import asyncio
 import copy
 import pickle
 import time
+import warnings
 from collections.abc import Iterator
 from functools import reduce
 from operator import add
@@ -386,6 +387,17 @@ def test_where_calls_go(
         ChatLibertai(engine=tiny_engine, max_tokens=3).invoke("x").response_metadata["model_name"]
         == "tiny"
     )
+
+
+async def test_without_a_target_the_demo_model_answers() -> None:
+    """In this process, with one warning that says so, however it is called."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        async with ChatLibertai(max_tokens=3) as chat:
+            told = [chat.invoke("Hello"), await chat.ainvoke("Hello")]
+    assert {each.response_metadata["model_name"] for each in told} == {"demo"}
+    (warning,) = [each for each in caught if "bundled demo model" in str(each.message)]
+    assert warning.category is UserWarning
 
 
 def test_making_a_model_costs_nothing(server: ScriptedServer) -> None:
