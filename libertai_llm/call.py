@@ -50,10 +50,12 @@ class Call:
         self._keeps_slot = keeps_slot and "slot_id" not in self.body
         self._policy = policy
         self._timeouts = timeouts
-        self._end = None if timeouts.total is None else time.monotonic() + timeouts.total
+        self._end: float | None = None
         self._attempt = 0
 
     def __enter__(self) -> Call:
+        if self._timeouts.total is not None:
+            self._end = time.monotonic() + self._timeouts.total
         slot = self.session.begin(self._target)
         if self._keeps_slot:
             self._ask_for(slot)
@@ -70,7 +72,7 @@ class Call:
     @property
     def timeouts(self) -> Timeouts:
         """The limits of the next attempt: of the total, what is left."""
-        if self._end is None:
+        if self._end is None or self._attempt == 0:
             return self._timeouts
         return replace(self._timeouts, total=max(self._end - time.monotonic(), 1e-3))
 
@@ -129,9 +131,10 @@ class Call:
         requests or a failure of the machine itself (500) is no reason to leave it.
         """
         is_at_home = isinstance(error, RateLimited) or getattr(error, "status", 0) == 500
-        if not self._keeps_slot or is_at_home:
+        if is_at_home:
             return
-        self._ask_for(ANY_SLOT)
+        if self._keeps_slot:
+            self._ask_for(ANY_SLOT)
         if isinstance(error, SlotUnavailable):
             self.session.slot_id = ANY_SLOT
         else:

@@ -173,6 +173,14 @@ class AsyncClient:
         """The text of token ids."""
         return content_of(await self._simple("/detokenize", plan.detokenize_body(ids)))
 
+    async def apply_template(self, messages: Iterable[Mapping[str, Any]]) -> str:
+        """The prompt that the server's chat template makes of `{"role", "content"}` messages.
+
+        A server of 2023 has no such route (`NotFound`).
+        """
+        body = plan.template_body(messages)
+        return plan.prompt_of(await self._simple("/apply-template", body))
+
     async def props(self) -> Props:
         """What the server tells of its model and slots."""
         return Props.from_wire(await self._simple("/props", None))
@@ -292,7 +300,7 @@ def _connect(found: Plan, http_client: httpx.AsyncClient | None) -> tuple[AsyncT
         from libertai_llm.http_async import AsyncHTTPTransport
 
         over_http = AsyncHTTPTransport(found.endpoint, http_client=http_client)
-        return over_http, Session(cookies=over_http.cookies)
+        return over_http, over_http.default
     from libertai_llm.local import AsyncLocalTransport
 
     return AsyncLocalTransport(found.engine), Session()

@@ -171,6 +171,14 @@ class Client:
         """The text of token ids."""
         return content_of(self._simple("/detokenize", plan.detokenize_body(ids)))
 
+    def apply_template(self, messages: Iterable[Mapping[str, Any]]) -> str:
+        """The prompt that the server's chat template makes of `{"role", "content"}` messages.
+
+        A server of 2023 has no such route (`NotFound`).
+        """
+        body = plan.template_body(messages)
+        return plan.prompt_of(self._simple("/apply-template", body))
+
     def props(self) -> Props:
         """What the server tells of its model and slots."""
         return Props.from_wire(self._simple("/props", None))
@@ -278,7 +286,7 @@ def _connect(found: Plan, session: requests.Session | None) -> tuple[Transport, 
     """The transport of a plan, and the conversation of the calls that belong to none."""
     if found.endpoint is not None:
         over_http = HTTPTransport(found.endpoint, session=session)
-        return over_http, Session(cookies=over_http.cookies)
+        return over_http, over_http.default
     from libertai_llm.local import LocalTransport
 
     return LocalTransport(found.engine), Session()

@@ -63,12 +63,14 @@ class _Entry:
         self._engine: Any = None
 
     def engine(self, model: str) -> Any:
+        """The engine, loaded the first time."""
         with self._lock:
             if self._engine is None:
                 self._engine = load_engine(model)
             return self._engine
 
     def close(self) -> None:
+        """Close the engine, if it was loaded."""
         with self._lock:
             engine, self._engine = self._engine, None
         if engine is not None:

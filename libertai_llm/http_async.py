@@ -49,16 +49,17 @@ class AsyncHTTPTransport:
 
     Invariant: each running loop has its own connection pool, closed with the loop; conversations
     share the pool, never cookies. An `httpx.AsyncClient` of the caller's is used with everything it
-    has, and left open; its cookies belong to the default conversation, and every other one begins
+    has, and left open; its cookies belong to the `default` conversation, and every other one begins
     with a copy of them. A client of our own takes nothing from the environment.
     """
 
     def __init__(self, endpoint: Endpoint, *, http_client: httpx.AsyncClient | None = None) -> None:
         self.endpoint = endpoint
         self._given = http_client
-        self.cookies = new_jar() if http_client is None else http_client.cookies.jar
+        given = new_jar() if http_client is None else http_client.cookies.jar
+        self.default = Session(cookies=given, owns_cookies=http_client is None)
         self._given_cookies = new_jar()
-        copy_cookies(self.cookies, self._given_cookies)
+        copy_cookies(given, self._given_cookies)
         self._pools = _LoopPools()
 
     @property
@@ -145,7 +146,7 @@ class AsyncHTTPTransport:
 
     def _at_home(self, base: httpx.AsyncClient, session: Session) -> httpx.AsyncClient:
         """The base client with the conversation's cookies instead of its own."""
-        if session.cookies is not self.cookies and not session.has_answered:
+        if session is not self.default and not session.has_answered:
             copy_cookies(self._given_cookies, session.cookies)
         return _twin(base, session.cookies)
 

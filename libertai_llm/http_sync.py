@@ -9,7 +9,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
-from http.cookiejar import CookieJar
 from typing import Any, cast
 
 import requests
@@ -47,7 +46,7 @@ class HTTPTransport:
 
     Invariant: connections are shared by all conversations, cookies by none. A `requests.Session` of
     the caller's is used with everything it has (headers, auth, proxies, verify, adapters); its
-    cookies belong to the default conversation, and every other one begins with a copy of them.
+    cookies belong to the `default` conversation, and every other one begins with a copy of them.
     A session of our own takes nothing from the environment: no proxies, no .netrc.
     """
 
@@ -55,6 +54,7 @@ class HTTPTransport:
         self.endpoint = endpoint
         self._is_ours = session is None
         self._base = _new_session() if session is None else session
+        self.default = Session(cookies=self._base.cookies, owns_cookies=self._is_ours)
         self._given_cookies = new_jar()
         copy_cookies(self._base.cookies, self._given_cookies)
 
@@ -62,11 +62,6 @@ class HTTPTransport:
     def target(self) -> str:
         """The server's address."""
         return self.endpoint.base_url
-
-    @property
-    def cookies(self) -> CookieJar:
-        """The jar of the default conversation."""
-        return self._base.cookies
 
     def request(
         self, method: str, path: str, body: JSON | None, *, session: Session, timeouts: Timeouts

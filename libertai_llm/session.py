@@ -30,7 +30,9 @@ class Session:
 
     Invariant: `slot_id` is a slot of the server that answered last, as told by its origin and its
     cookies, or -1. While a call is in flight, further calls of the same session go out with -1.
-    Give it to `Client.complete(…, session=…)`; one `Session` for each conversation.
+    Give it to `Client.complete(…, session=…)`; one `Session` for each conversation. `cookies` is a
+    jar to use instead of a new one; it is emptied when a server has to be left only if the session
+    `owns_cookies`.
     """
 
     def __init__(
@@ -39,11 +41,12 @@ class Session:
         *,
         slot_id: int = ANY_SLOT,
         cookies: CookieJar | None = None,
+        owns_cookies: bool = False,
     ) -> None:
         self.key = key
         self.slot_id = slot_id
         self.cookies: CookieJar = new_jar() if cookies is None else cookies
-        self._owns_cookies = cookies is None
+        self._owns_cookies = owns_cookies or cookies is None
         self.prompt = ""
         self.text = ""
         self._target = ""
@@ -212,6 +215,7 @@ class _CookiePolicy(DefaultCookiePolicy):
     """The browsers' rules for domains and paths, and no cookie above 4 KiB."""
 
     def set_ok(self, cookie: Cookie, request: Request) -> bool:
+        """Whether to keep a cookie that a server sets."""
         is_small = len(cookie.name) + len(cookie.value or "") <= MAX_COOKIE_BYTES
         return is_small and super().set_ok(cookie, request)
 

@@ -215,6 +215,31 @@ def test_a_dead_machine_is_left(any_client: MakeClient, serve: Serve) -> None:
     assert server.asked[3].headers["cookie"] == "node=b" and server.bodies[3]["slot_id"] == 0
 
 
+def test_calls_without_a_session_leave_a_dead_machine_too(
+    any_client: MakeClient, serve: Serve
+) -> None:
+    """Our own jar gives up the cookie of a machine that is gone."""
+
+    def script(asked: Asked) -> Iterator[Step]:
+        if "cookie" in asked.headers:
+            yield whole({}, 503)
+        else:
+            yield whole(final("ok"), headers=[("Set-Cookie", "node=a")])
+
+    client = any_client(serve(script).url, max_retries=1)
+    assert [client.complete("x").content for _ in range(2)] == ["ok", "ok"]
+
+
+def test_a_jar_of_the_users_is_not_emptied(serve: Serve) -> None:
+    """Whatever fails, their session keeps its cookies."""
+    server = serve(lambda asked: [whole({}, 503)])
+    with requests.Session() as mine, Client(server.url, session=mine, max_retries=1) as client:
+        mine.cookies.set("login", "yes")
+        with pytest.raises(errors.Unavailable):
+            client.complete("x")
+        assert dict(mine.cookies) == {"login": "yes"} and len(server.asked) == 2
+
+
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_redirect_to_another_host_takes_no_secrets(
     any_client: MakeClient, serve: Serve, status: int

@@ -351,7 +351,7 @@ def test_total_time(any_client: MakeClient, serve: Serve) -> None:
     tokens = [step for _ in range(200) for step in (event(said("a")), 0.05)]
     server = serve(lambda asked: [stream_head(), *tokens])
     begun = time.monotonic()
-    with pytest.raises(errors.TimedOut) as caught:
+    with pytest.raises(errors.TimedOut, match=r"within 0\.5 s") as caught:
         list(any_client(server.url, timeouts=0.5).stream("x"))
     assert caught.value.phase == "total" and set(caught.value.partial_text) == {"a"}
     assert 0.45 < time.monotonic() - begun < 2
