@@ -162,6 +162,7 @@ def _route(api: Any, method: str, path: str, body: JSON | None) -> JSON:
         "/tokenize": api.tokenize,
         "/detokenize": api.detokenize,
         "/infill": api.infill,
+        "/apply-template": api.apply_template,
     }
     without_body = {"/props": api.props, "/health": api.health}
     answer: JSON

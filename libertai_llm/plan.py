@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from libertai_llm.call import Call
-from libertai_llm.checks import INT32_MAX, check_integer, check_text
+from libertai_llm.checks import INT32_MAX, check_integer, check_json_object, check_text
 from libertai_llm.endpoint import Endpoint
 from libertai_llm.errors import APIError, InvalidReply, Unavailable
 from libertai_llm.params import completion_body, infill_body
@@ -156,6 +156,19 @@ def tokenize_body(text: Any, add_special: bool, parse_special: bool, with_pieces
 def detokenize_body(ids: Iterable[Any]) -> dict[str, Any]:
     """The body of `/detokenize`. Raises `InvalidOption`."""
     return {"tokens": [check_integer("ids", each, 0, INT32_MAX) for each in ids]}
+
+
+def template_body(messages: Iterable[Any]) -> dict[str, Any]:
+    """The body of `/apply-template`. Raises `InvalidOption`."""
+    return {"messages": [check_json_object("messages", each) for each in messages]}
+
+
+def prompt_of(reply: Mapping[str, Any]) -> str:
+    """The text of an `/apply-template` answer. Raises `InvalidReply`."""
+    prompt = reply.get("prompt")
+    if not isinstance(prompt, str):
+        raise InvalidReply("no text in `prompt`")
+    return prompt
 
 
 def token_ids(reply: Mapping[str, Any]) -> list[int]:

@@ -14,13 +14,16 @@ from importlib.metadata import version
 from typing import Any
 
 from libertai_engine.engine import Engine
-from libertai_engine.errors import EngineError, EngineUnavailable
+from libertai_engine.errors import EngineError, EngineUnavailable, PermissionDenied
 from libertai_engine.sequence import Delta
+from libertai_engine.slot_actions import SlotActions
 from libertai_engine.text.tokenizer import Tokenizer
 from libertai_engine.wire.coerce import Body, to_bool, to_int, to_str, wrong
 from libertai_engine.wire.format import Answer, format_chunk, format_result
 from libertai_engine.wire.infill import parse_infill
+from libertai_engine.wire.messages import parse_chat
 from libertai_engine.wire.parse import CompletionCall, Limits, parse_completion
+from libertai_engine.wire.system import SystemPrompt, parse_system_prompt
 
 JSON = dict[str, Any]
 Result = JSON | list[JSON]
@@ -34,8 +37,11 @@ class CompletionAPI:
     an item `{"error": {…}}` instead. Leaving a stream or cancelling a call frees its slot.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, may_set_system_prompt: bool = True) -> None:
         self.engine = engine
+        self._may_set_system_prompt = may_set_system_prompt
+        self._system = SystemPrompt()
+        self._slot_actions = SlotActions(engine, engine.config.slot_folder)
 
     def wants_stream(self, body: Any) -> bool:
         """Whether a body asks to be answered by `stream` or `infill_stream`."""
@@ -89,6 +95,10 @@ class CompletionAPI:
         pieces = [tokenizer.token_bytes(to_int("tokens", each, 0, high)) for each in token_ids]
         return {"content": b"".join(pieces).decode(errors="replace")}
 
+    def apply_template(self, body: Any) -> JSON:
+        """`POST /apply-template`: chat `messages` to the `{"prompt": text}` for `/completion`."""
+        return {"prompt": parse_chat(Body(body), self.engine.tokenizer).text}
+
     def infill(self, body: Any) -> Result:
         """`POST /infill` without `stream`: what belongs between `input_prefix` and `input_suffix`.
 
@@ -112,12 +122,16 @@ class CompletionAPI:
             async for event in events:
                 yield event
 
+    def slot_action(self, slot: int, action: str, body: Any) -> JSON:
+        """`POST /slots/{slot}?action=…`: "save" or "restore" the file `filename`, or "erase"."""
+        return self._slot_actions.run(slot, action, body)
+
     def props(self) -> dict[str, Any]:
         """`GET /props`: what a client needs to know of model and slots."""
         tokenizer = self.engine.tokenizer
         return {
-            "assistant_name": "",
-            "user_name": "",
+            "assistant_name": self._system.assistant_name,
+            "user_name": self._system.user_name,
             "default_generation_settings": {"n_ctx": self.engine.context_size},
             "total_slots": self.engine.num_slots,
             "model_alias": self.engine.name,
@@ -139,8 +153,24 @@ class CompletionAPI:
     ) -> CompletionCall:
         fields = {**body, "stream": is_stream} if isinstance(body, dict) else body
         engine = self.engine
-        limits = Limits(num_slots=engine.num_slots, context_size=engine.context_size)
-        return parse(fields, engine.tokenizer, limits)
+        system = self._asked_system(fields)
+        limits = Limits(
+            num_slots=engine.num_slots,
+            context_size=engine.context_size,
+            system_ids=system.token_ids,
+        )
+        call = parse(fields, engine.tokenizer, limits)
+        self._system = system  # one assignment: requests after this one see it, running ones do not
+        return call
+
+    def _asked_system(self, body: Any) -> SystemPrompt:
+        """The system prompt that a body sets, or the present one."""
+        value = body.get("system_prompt") if isinstance(body, dict) else None
+        if value is None:
+            return self._system
+        if not self._may_set_system_prompt:
+            raise PermissionDenied("`system_prompt` may be set by the server's owner only")
+        return parse_system_prompt(value, self.engine.tokenizer, self.engine.context_size)
 
     def _complete(self, call: CompletionCall) -> Result:
         with closing(self.engine.submit(*call.requests)) as stream:

@@ -58,6 +58,18 @@ class Endpoints:
         """`POST /detokenize`."""
         return await self._call(self._lifecycle.api.detokenize, request)
 
+    async def apply_template(self, request: Request) -> Response:
+        """`POST /apply-template`."""
+        return await self._call(self._lifecycle.api.apply_template, request)
+
+    async def slot_action(self, request: Request) -> Response:
+        """`POST /slots/{slot}?action=…`."""
+        body = await self._body(request) if await request.body() else {}
+        action = request.query_params.get("action", "")
+        slot: int = request.path_params["slot"]
+        api = self._lifecycle.api
+        return JSONAnswer(await asyncio.to_thread(api.slot_action, slot, action, body))
+
     async def props(self, request: Request) -> Response:
         """`GET /props`."""
         return JSONAnswer(self._lifecycle.api.props())
@@ -103,6 +115,8 @@ def build_app(lifecycle: Lifecycle, config: ServerConfig) -> Starlette:
             _post("/tokenize", to.tokenize),
             _post("/detokenize", to.detokenize),
             _post("/infill", to.infill),
+            _post("/apply-template", to.apply_template),
+            _post("/slots/{slot:int}", to.slot_action),
             Route("/props", to.props, methods=["GET"]),
             Route(HEALTH, to.health, methods=["GET"]),
         ],
