@@ -139,6 +139,16 @@ def test_tokens_and_facts(client: Any, engine: Engine) -> None:
     assert client.health().is_ready
 
 
+def test_a_chat_becomes_a_prompt(client: Any) -> None:
+    """By the model's own template; what it refuses names the message."""
+    prompt = client.apply_template([{"role": "user", "content": "Hi"}])
+    assert prompt == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    with pytest.raises(errors.BadRequest, match=r"messages\[0\].role"):
+        client.apply_template([{"role": "robot", "content": "Hi"}])
+    with pytest.raises(errors.InvalidOption):
+        client.apply_template(["Hi"])
+
+
 def test_refusals_are_the_same(client: Any, engine: Engine) -> None:
     """Class, status, type and numbers of an error do not depend on the way."""
     with pytest.raises(errors.ContextWindowExceeded) as caught:
