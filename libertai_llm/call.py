@@ -14,7 +14,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-from libertai_llm.errors import BadRequest, LibertaiError, RateLimited, SlotUnavailable
+from libertai_llm.errors import BadRequest, LibertaiError, RateLimited, SlotUnavailable, TimedOut
 from libertai_llm.retry import RetryPolicy
 from libertai_llm.session import ANY_SLOT, Session
 from libertai_llm.timeouts import Timeouts
@@ -52,6 +52,7 @@ class Call:
         self._timeouts = timeouts
         self._end: float | None = None
         self._attempt = 0
+        self._last_error: LibertaiError | None = None
 
     def __enter__(self) -> Call:
         if self._timeouts.total is not None:
@@ -92,12 +93,17 @@ class Call:
         """Seconds to wait before the next attempt. Raises `error` if there is none."""
         if self.begun:
             raise error
+        if isinstance(error, TimedOut) and error.phase == "total" and self._last_error:
+            # The time went by in earlier attempts, and with them goes the reason.
+            message = f"timed out: no answer within {self._timeouts.total:g} s"
+            raise TimedOut(f"{message}; before that: {self._last_error}") from self._last_error
         if self._repair(error):
             return 0.0
         delay = self._policy.delay(error, self._attempt)
         if delay is None or (self._end is not None and time.monotonic() + delay >= self._end):
             raise error
         self._attempt += 1
+        self._last_error = error
         if self._attempt == self._policy.max_retries:
             self._become_stranger(error)
         log.info("%s failed (%s), again in %.2f s", self.path, type(error).__name__, delay)

@@ -355,12 +355,25 @@ def test_total_time(any_client: MakeClient, serve: Serve) -> None:
         list(any_client(server.url, timeouts=0.5).stream("x"))
     assert caught.value.phase == "total" and set(caught.value.partial_text) == {"a"}
     assert 0.45 < time.monotonic() - begun < 2
-    server.script = lambda asked: [whole({}, 503)]
-    server.asked.clear()
+
+
+def test_total_time_of_all_attempts(any_client: MakeClient, serve: Serve) -> None:
+    """Attempts and pauses together keep the limit, and the reason of the failures is told."""
+    server = serve(lambda asked: [0.15, whole({"error": "warming up"}, 503)])
     begun = time.monotonic()
-    with pytest.raises(errors.Unavailable):
-        any_client(server.url, timeouts=0.6, max_retries=50).complete("x")
-    assert time.monotonic() - begun < 1.5
+    with pytest.raises((errors.Unavailable, errors.TimedOut), match="warming up") as caught:
+        any_client(server.url, timeouts=0.9, max_retries=50).complete("x")
+    assert time.monotonic() - begun < 2 and len(server.asked) >= 2
+    assert "within" not in str(caught.value) or "within 0.9 s" in str(caught.value)
+
+
+def test_time_is_up_in_a_later_attempt(any_client: MakeClient, serve: Serve) -> None:
+    """The limit is told as it was given, with what went wrong before."""
+    hang = [Verb.AWAIT_HANGUP]
+    refused = [whole({"error": "warming up"}, 503, [("Retry-After", "0")])]
+    server = serve(lambda asked: hang if asked.number else refused)
+    with pytest.raises(errors.TimedOut, match=r"within 0\.6 s; before that: warming up"):
+        any_client(server.url, timeouts=0.6).complete("x")
 
 
 def test_whole_answer_in_time(any_client: MakeClient, serve: Serve) -> None:
