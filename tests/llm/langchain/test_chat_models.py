@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
-import pickle
 import time
 import warnings
 from collections.abc import Iterator
@@ -13,14 +11,11 @@ from operator import add
 from typing import Any
 
 import pytest
-from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.load import dumps, load
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.rate_limiters import InMemoryRateLimiter
-from langchain_core.runnables import ConfigurableField, RunnableLambda
-from pydantic import SecretStr
+from langchain_core.runnables import RunnableLambda
 
 from libertai_engine.engine import Engine
 from libertai_llm.errors import InvalidOption
@@ -206,61 +201,6 @@ def test_token_counts_are_the_servers(server: ScriptedServer, tiny_engine: Engin
     assert counted.get_num_tokens("x") == counted.get_num_tokens_from_messages(messages) == 3
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs"),
-    [
-        ({"temperature": 0.1}, {}),
-        ({"model": "other"}, {}),
-        ({"stop": ["a"]}, {}),
-        ({"chat_template": PLAIN}, {}),
-        ({"base_url": "http://127.0.0.1:9"}, {}),
-        ({"extra_body": {"lora": 1}}, {}),
-        ({"logprobs": True}, {}),
-        ({}, {"temperature": 0.1}),
-        ({}, {"model": "other"}),
-        ({}, {"stop": ["a"]}),
-        ({}, {"grammar": 'root ::= "a"'}),
-    ],
-)
-def test_whatever_changes_the_answer_changes_the_cache_key(
-    ours: dict[str, Any], theirs: dict[str, Any]
-) -> None:
-    """Of the constructor and of the call."""
-    base = {"base_url": "http://127.0.0.1:8"}
-    plain = ChatLibertai(**base)._get_llm_string()
-    assert ChatLibertai(**{**base, **ours})._get_llm_string(**theirs) != plain
-
-
-def test_the_environments_server_is_part_of_the_cache_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cache that outlives the process must not answer for another server."""
-    keys = {ChatLibertai()._get_llm_string(), ChatLibertai(engine="demo")._get_llm_string()}
-    assert len(keys) == 1
-    for address in ("http://127.0.0.1:8", "http://127.0.0.1:9"):
-        monkeypatch.setenv("LIBERTAI_API_BASE", address)
-        keys |= {ChatLibertai()._get_llm_string(), ChatLibertai(base_url=address)._get_llm_string()}
-    assert len(keys) == 3
-
-
-def test_what_does_not_change_the_answer_is_not_in_the_cache_key() -> None:
-    """Keys, slots, conversations, limits, and how a call spells an option."""
-    plain = ChatLibertai(engine="demo", temperature=0.5)
-    other = ChatLibertai(engine="demo", api_key="k", slot_id=3, timeout=5, max_retries=0)
-    theirs = {"temperature": 0.5, "thread_id": "t", "slot_id": 1, "stream": True, "timeout": 1}
-    assert other._get_llm_string(**theirs) == plain._get_llm_string()
-    assert plain._get_llm_string(n_predict=3) == plain._get_llm_string(max_tokens=3)
-
-
-def test_a_cached_answer_is_given_to_the_same_question_only(server: ScriptedServer) -> None:
-    """Changing a field of the object or an option of the call asks again."""
-    with ChatLibertai(base_url=server.url, cache=InMemoryCache(), temperature=0) as chat:
-        for _ in range(2):
-            chat.invoke("x", {"configurable": {"thread_id": "t"}})
-            chat.invoke("x", top_k=1)
-        chat.temperature = 1
-        chat.invoke("x")
-    assert len(server.completions) == 3
-
-
 def test_a_rate_limiter_is_asked(server: ScriptedServer) -> None:
     """LangChain's own field; the third call in a burst of two waits."""
     limiter = InMemoryRateLimiter(
@@ -300,68 +240,6 @@ def test_probabilities_are_in_the_metadata(chat: ChatLibertai) -> None:
     total = reduce(add, list(chat.stream("x", top_logprobs=1)))
     assert "".join(each["token"] for each in whole) == TEXT
     assert total.response_metadata["logprobs"]["content"] == whole
-
-
-def test_secrets_are_shown_nowhere(server: ScriptedServer) -> None:
-    """The key and a password in the address are sent, and in no repr, dump or identity."""
-    keyed = ChatLibertai(base_url=server.url, api_key="sk-secret")
-    address = server.url.replace("http://", "http://bob:pass-secret@")
-    basic = ChatLibertai(base_url=address, default_headers={"X-Team": "team-secret"})
-    for chat in (keyed, basic):
-        chat.invoke("x")
-        shown = [repr(chat), str(chat), dumps(chat), str(chat._identifying_params)]
-        assert not [text for text in shown if "-secret" in text]
-        chat.close()
-    first, second = (each.headers for each in server.seen if each.path == "/completion")
-    assert first["authorization"] == "Bearer sk-secret"
-    assert second["authorization"].startswith("Basic ")
-    assert second["x-team"] == "team-secret"
-
-
-def test_a_key_of_the_environment_gives_way_to_other_credentials(
-    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`LIBERTAI_API_KEY` is the default, not a conflict."""
-    monkeypatch.setenv("LIBERTAI_API_KEY", "from-environment")
-    address = server.url.replace("http://", "http://bob:password@")
-    with ChatLibertai(base_url=server.url) as keyed, ChatLibertai(base_url=address) as basic:
-        assert keyed.api_key == SecretStr("from-environment")
-        keyed.invoke("x")
-        basic.invoke("x")
-    sent = [each.headers["authorization"] for each in server.seen if each.path == "/completion"]
-    assert sent[0] == "Bearer from-environment"
-    assert sent[1].startswith("Basic ")
-
-
-@pytest.mark.filterwarnings("ignore:.*is in beta")
-def test_a_model_survives_json_pickle_and_copying(
-    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With its options; after a call, too. JSON holds the name of the secret only."""
-    monkeypatch.setenv("LIBERTAI_API_KEY", "k")
-    chat = ChatLibertai(base_url=server.url, temperature=0.5, stop=["a"], model="hermes")
-    chat.invoke("x", {"configurable": {"thread_id": "t"}})
-    written = load(
-        chat.to_json(),
-        allowed_objects=[ChatLibertai],
-        valid_namespaces=["libertai_llm"],
-        secrets_from_env=True,
-    )
-    for twin in (written, pickle.loads(pickle.dumps(chat)), copy.deepcopy(chat), copy.copy(chat)):
-        assert twin._identifying_params == chat._identifying_params
-        assert twin.api_key == SecretStr("k")
-        assert twin.invoke("x").content == " fine"
-        twin.close()
-
-
-def test_a_field_may_be_configurable(server: ScriptedServer) -> None:
-    """LangChain's `configurable_fields`, in one conversation."""
-    with ChatLibertai(base_url=server.url) as chat:
-        model = chat.configurable_fields(temperature=ConfigurableField(id="heat"))
-        model.invoke("x", {"configurable": {"heat": 0.1, "thread_id": "t"}})
-        model.invoke("xx", {"configurable": {"heat": 0.2, "thread_id": "t"}})
-    asked = [(body["temperature"], body["slot_id"]) for body in server.completions]
-    assert asked == [(0.1, -1), (0.2, 0)]
 
 
 def test_a_chain_of_prompt_and_model(chat: ChatLibertai, server: ScriptedServer) -> None:
