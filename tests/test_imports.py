@@ -25,6 +25,7 @@ LAYERS: list[set[str]] = [
     {"worker"},
     {"engine"},
     {"wire"},
+    {"slot_actions"},
     {"api"},
     {"http"},
     {"server"},

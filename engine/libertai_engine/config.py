@@ -6,6 +6,7 @@ In: values from the command line or a caller. Out: dataclasses that everybody el
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from libertai_engine.errors import InvalidRequest
@@ -40,6 +41,7 @@ class EngineConfig:
     max_queue: int = 64
     prefix_store_bytes: int = 1 << 30
     local_files_only: bool = False
+    slot_folder: Path | None = None
 
     def __post_init__(self) -> None:
         _require(bool(self.model), "model", "must name a folder, a hub id, a GGUF file or 'demo'")

@@ -54,6 +54,13 @@ class SlotFileError(InvalidRequest):
     """A slot file that cannot be written or read, or belongs to another model."""
 
 
+class PermissionDenied(EngineError):
+    """A valid wish that this caller may not have fulfilled."""
+
+    status = 403
+    type = "permission_error"
+
+
 class NotSupported(EngineError):
     """A valid wish that this model or build cannot fulfil."""
 

@@ -64,7 +64,8 @@ class Endpoints:
 
     async def slot_action(self, request: Request) -> Response:
         """`POST /slots/{slot}?action=…`."""
-        body = await self._body(request) if await request.body() else {}
+        is_empty = request.headers.get("content-length", "0") == "0"
+        body = {} if is_empty else await self._body(request)
         action = request.query_params.get("action", "")
         slot: int = request.path_params["slot"]
         api = self._lifecycle.api

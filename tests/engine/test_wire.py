@@ -131,7 +131,7 @@ def test_a_body_is_an_object(tokenizer: Tokenizer, body: Any) -> None:
         parse_completion(body, tokenizer, Limits(num_slots=1, context_size=512))
 
 
-@pytest.mark.parametrize("field", ["grammar", "json_schema", "system_prompt"])
+@pytest.mark.parametrize("field", ["grammar", "json_schema"])
 def test_what_is_not_supported_is_never_ignored(tokenizer: Tokenizer, field: str) -> None:
     """An answer without its grammar would be a wrong answer."""
     with pytest.raises(NotSupported, match=field):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from libertai_engine.cli import arguments
@@ -30,6 +31,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "-np", "--parallel", type=int, metavar="N", help="slots: requests that run at once"
     )
     group.add_argument("--max-queue", type=int, metavar="N", help="requests that may wait")
+    group.add_argument(
+        "--slot-save-path", type=Path, metavar="FOLDER", help="where slots may be saved to files"
+    )
     group.add_argument(
         "--cache-ram",
         type=arguments.megabytes,
@@ -72,6 +76,11 @@ def _add_server(parser: ArgumentParser) -> None:
         help="a further name that a server on 127.0.0.1 answers to (behind a proxy)",
     )
     group.add_argument(
+        "--allow-system-prompt",
+        action="store_true",
+        help="let requests change the system prompt of all (default: only with an API key)",
+    )
+    group.add_argument(
         "-to", "--timeout", type=float, metavar="SECONDS", help="for one request (default: 600)"
     )
     group.add_argument(
@@ -106,12 +115,15 @@ def run(args: Namespace) -> int:
         num_slots=args.parallel,
         max_queue=args.max_queue,
         prefix_store_bytes=args.cache_ram,
+        slot_folder=args.slot_save_path,
     )
     logging.basicConfig(format="%(asctime)s %(message)s")
     logging.getLogger("libertai_engine").setLevel(logging.INFO)
     if not is_loopback(server.host) and not server.api_keys:
         _tell(f"note: {server.host} may be reachable for others, and no --api-key is set")
-    with Loading(engine) as loading:
+    # A request that proved a key comes from somebody the owner trusts.
+    may_set_system_prompt = bool(server.api_keys) or args.allow_system_prompt
+    with Loading(engine, may_set_system_prompt=may_set_system_prompt) as loading:
         serve_while_loading(loading.load, server, loading.on_ready)
     return 0
 
@@ -119,8 +131,9 @@ def run(args: Namespace) -> int:
 class Loading:
     """The engine of a server that listens already. Closed with it, if it got that far."""
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, *, may_set_system_prompt: bool) -> None:
         self._config = config
+        self._may_set_system_prompt = may_set_system_prompt
         self._engine: Engine | None = None
 
     def __enter__(self) -> Loading:
@@ -136,7 +149,7 @@ class Loading:
         from libertai_engine.engine import load_engine
 
         self._engine = load_engine(self._config)
-        return CompletionAPI(self._engine)
+        return CompletionAPI(self._engine, may_set_system_prompt=self._may_set_system_prompt)
 
     def on_ready(self, host: str, port: int) -> None:
         """Say what listens where."""

@@ -41,7 +41,9 @@ def parse_infill(fields: Any, tokenizer: Tokenizer, limits: Limits) -> Completio
     token_ids, is_cut = encode_gap(gap, tokenizer.fim, tokenizer, room)
     # NOTE: a shifted context would have lost the tokens that say where the gap is.
     options = {**body.fields, "prompt": [*bos, *token_ids], "context_shift": False}
-    call = parse_completion(options, tokenizer, limits)
+    # As on the server of 2023, the system prompt is for chats, not for code.
+    options.pop("system_prompt", None)
+    call = parse_completion(options, tokenizer, replace(limits, system_ids=()))
     (request,) = call.requests
     return replace(call, requests=(replace(request, is_cut=is_cut),), prompts=(gap.start,))
 

@@ -26,10 +26,12 @@ MAX_LOGIT_BIAS = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a request has to fit into: the engine's slots and the tokens one of them holds."""
+    """What a request has to fit into: the engine's slots, the tokens one of them holds, and the
+    tokens of the system prompt that stand before every prompt."""
 
     num_slots: int
     context_size: int
+    system_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +59,8 @@ def parse_completion(fields: Any, tokenizer: Tokenizer, limits: Limits) -> Compl
     prompts = tuple([prompt] if several is None else several)
     options = _parse_options(body, tokenizer, limits)
     n_keep = body.get("n_keep", lambda name, value: to_int(name, value, low=-1), 0)
-    encoded = [encode_prompt(each, tokenizer) for each in prompts]
+    is_start = not limits.system_ids
+    encoded = [encode_prompt(each, tokenizer, is_start=is_start) for each in prompts]
     return CompletionCall(
         requests=tuple(
             _request(options, index, _fit(token_ids, options, n_keep, tokenizer, limits))
@@ -75,12 +78,17 @@ def _parse_options(body: Body, tokenizer: Tokenizer, limits: Limits) -> dict[str
     max_tokens = body.get("n_predict", lambda name, value: to_int(name, value, low=-1), -1)
     return {
         "sampling": _parse_sampling(body, tokenizer),
-        "max_tokens": None if max_tokens < 0 else max_tokens,
+        "max_tokens": 0 if _only_sets_system(body) else None if max_tokens < 0 else max_tokens,
         "stop": body.get("stop", _to_stop, ()),
         "slot": _parse_slot(body, limits.num_slots),
         "cache_prompt": body.get("cache_prompt", to_bool, False),
         "can_shift": body.get("context_shift", to_bool, True),
     }
+
+
+def _only_sets_system(body: Body) -> bool:
+    """True for the way to set a system prompt that has always worked: beside an empty prompt."""
+    return body.fields.get("system_prompt") is not None and body.fields.get("prompt") == ""
 
 
 def _fit(
@@ -90,11 +98,16 @@ def _fit(
     tokenizer: Tokenizer,
     limits: Limits,
 ) -> FittedPrompt:
-    """A prompt that fits, if it may be cut; the engine refuses one that still does not."""
+    """A prompt that fits behind the system prompt, if it may be cut; the engine refuses one that
+    still does not."""
+    system = limits.system_ids
     if not options["can_shift"]:
-        return FittedPrompt(tuple(token_ids), 0, is_cut=False)
+        return FittedPrompt((*system, *token_ids), len(system), is_cut=False)
     bos_id = tokenizer.bos_id if tokenizer.adds_bos else None
-    return fit_prompt(token_ids, n_keep, limits.context_size, bos_id)
+    fitted = fit_prompt(token_ids, n_keep, limits.context_size - len(system), bos_id)
+    return FittedPrompt(
+        (*system, *fitted.token_ids), len(system) + fitted.num_keep, is_cut=fitted.is_cut
+    )
 
 
 def _request(options: Mapping[str, Any], index: int, prompt: FittedPrompt) -> Request:
@@ -108,7 +121,7 @@ def _request(options: Mapping[str, Any], index: int, prompt: FittedPrompt) -> Re
 
 
 def _refuse_unsupported(body: Body) -> None:
-    for name in ("grammar", "json_schema", "system_prompt"):
+    for name in ("grammar", "json_schema"):
         if body.fields.get(name):
             raise NotSupported(f"`{name}` is not supported by this server")
 

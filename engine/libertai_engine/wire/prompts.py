@@ -45,18 +45,19 @@ def split_prompts(prompt: Any) -> list[Any] | None:
     return prompt
 
 
-def encode_prompt(prompt: Any, tokenizer: Tokenizer) -> list[int]:
+def encode_prompt(prompt: Any, tokenizer: Tokenizer, *, is_start: bool = True) -> list[int]:
     """A string, or an array of strings and token ids that together are one prompt, to token ids.
 
-    BOS goes in front if the model wants one and the prompt is or begins with a string.
+    BOS goes in front if the model wants one and the prompt is or begins with a string. A prompt
+    that `is_start` of nothing (a system prompt stands before it) gets none, and may be empty.
     """
     if not isinstance(prompt, (str, list)):
         raise _wrong_prompt()
     pieces = [prompt] if isinstance(prompt, str) else prompt
     token_ids: list[int] = []
     for index, piece in enumerate(pieces):
-        token_ids.extend(_encode_piece(piece, tokenizer, is_first=index == 0))
-    if not token_ids:
+        token_ids.extend(_encode_piece(piece, tokenizer, is_first=is_start and index == 0))
+    if is_start and not token_ids:
         raise InvalidRequest("`prompt` must not be empty", field="prompt")
     return token_ids
 
