@@ -11,7 +11,11 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from starlette.routing import Route
 
+from libertai_engine.config import ServerConfig
+from libertai_engine.http.lifecycle import Lifecycle
+from libertai_engine.server import build_app
 from libertai_engine.wire.fields import SAMPLING
 from libertai_llm.params import CompletionParams
 from tests.test_imports import LAYERS
@@ -89,6 +93,15 @@ def test_flag_table_is_that_of_the_command() -> None:
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", shown)) - {"--help"}
     table = {word for word in first_cells("The server") if word.startswith("--")}
     assert table == flags
+
+
+def test_route_table_is_that_of_the_server() -> None:
+    """Every route is explained, and no other."""
+    routes = build_app(Lifecycle(), ServerConfig()).routes
+    paths = {re.sub(r":\w+", "", route.path) for route in routes if isinstance(route, Route)}
+    words = {word.removeprefix("POST ").removeprefix("GET ") for word in first_cells("The server")}
+    table = {word.replace("{id}", "{slot}") for word in words if word.startswith("/")}
+    assert table == paths
 
 
 def test_links_lead_somewhere() -> None:

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> list[Result]:
         random_llama = models.make_random_llama(Path(folder))
         folders = {"demo model": models.demo_folder(), "random Llama, 60M": random_llama}
         total = len(folders) * len(dtypes) * len(CASES) * (args.rounds + 1)
-        with tqdm(total=total, unit="round", dynamic_ncols=True) as bar:
+        with tqdm(total=total, unit="round", dynamic_ncols=True, mininterval=1) as bar:
 
             def tick(label: str) -> None:
                 bar.set_description(label)
