@@ -37,12 +37,22 @@ class Lanes(Protocol[Copy]):
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """One lane. Invariant: `token_ids` are exactly the tokens whose KV lies in the lane."""
+    """One lane. Invariant: `token_ids` are exactly the tokens whose KV lies in the lane.
+
+    After a context shift only the first `num_pure` of them are as if evaluated afresh: the others
+    have seen tokens that are gone. None: all are.
+    """
 
     index: int
     token_ids: list[int] = field(default_factory=list)
     is_busy: bool = False
     last_used: int = 0
+    num_pure: int | None = None
+
+    @property
+    def reusable_ids(self) -> list[int]:
+        """The tokens whose KV is right for any prompt that begins with them."""
+        return self.token_ids if self.num_pure is None else self.token_ids[: self.num_pure]
 
 
 class SlotPool(Generic[Copy]):
@@ -101,7 +111,9 @@ class SlotPool(Generic[Copy]):
         return slot
 
     def release(self, slot: Slot) -> None:
-        """Give a slot back; what its lane holds stays as cache."""
+        """Give a slot back; what its lane holds stays as cache, unless a shift has changed it."""
+        slot.token_ids = slot.reusable_ids
+        slot.num_pure = None
         slot.is_busy = False
         slot.last_used = next(self._clock)
 
@@ -109,6 +121,7 @@ class SlotPool(Generic[Copy]):
         """Drop tokens `[start, start + count)` from a slot; what follows takes their positions."""
         self._lanes.shift(slot.index, start, count, len(slot.token_ids))
         del slot.token_ids[start : start + count]
+        slot.num_pure = start
 
     def _pick(self, prompt: list[int], asked: int | None) -> Slot | None:
         if asked is not None:
@@ -143,7 +156,7 @@ class SlotPool(Generic[Copy]):
 
     def _longest_elsewhere(self, slot: Slot, wanted: list[int]) -> tuple[Slot | None, int]:
         others = [other for other in self._slots if other is not slot]
-        lengths = [common_prefix_length(other.token_ids, wanted) for other in others]
+        lengths = [common_prefix_length(other.reusable_ids, wanted) for other in others]
         best = max(range(len(others)), key=lengths.__getitem__, default=None)
         return (None, 0) if best is None else (others[best], lengths[best])
 
@@ -151,7 +164,7 @@ class SlotPool(Generic[Copy]):
         """Before a lane is overwritten, keep what would be lost in the host store."""
         held = slot.token_ids
         is_lost = common_prefix_length(held, wanted) < len(held) and not any(
-            common_prefix_length(other.token_ids, held) == len(held)
+            common_prefix_length(other.reusable_ids, held) == len(held)
             for other in self._slots
             if other is not slot
         )

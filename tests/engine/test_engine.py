@@ -344,6 +344,36 @@ def test_an_answer_goes_on_beyond_the_context(engine: Engine) -> None:
     assert finish.num_in_cache < engine.context_size
 
 
+def test_what_lies_in_a_shifted_lane_is_not_reused(engine: Engine) -> None:
+    """A prompt that reads like a shifted context is answered as if nothing were cached."""
+    size, num_keep = engine.context_size, 8
+    prompt_ids = tuple(range(10, 30)) * 24
+    sampling = SamplingParams(temperature=0.0, ignore_eos=True)
+    filling = Request(
+        prompt_ids=prompt_ids,
+        sampling=sampling,
+        max_tokens=size - len(prompt_ids) + 4,
+        num_keep=num_keep,
+        can_shift=True,
+    )
+    written = (*prompt_ids, *answer(engine, filling))[: size - 1]
+    num_dropped = (size - 1 - num_keep - 1) // 2
+    looks_cached = (*written[: num_keep + 1], *written[num_keep + 1 + num_dropped :])
+    probs = []
+    for is_cached in (True, False):
+        request = Request(
+            prompt_ids=looks_cached,
+            sampling=replace(sampling, num_probs=5),
+            max_tokens=1,
+            cache_prompt=is_cached,
+        )
+        delta = list(engine.submit(request))[-1]
+        assert delta.finish is not None
+        assert (delta.finish.num_cached > num_keep) == is_cached
+        probs.append(dict(delta.tokens[0].probs))
+    assert probs[0] == pytest.approx(probs[1], rel=1e-4)
+
+
 def test_a_shift_turns_keys_as_if_they_had_been_there(engine: Engine) -> None:
     """One layer sees no history, so its shifted lane must equal the freshly evaluated one."""
     module = random_model("llama", num_hidden_layers=1)

@@ -171,3 +171,18 @@ def test_the_lane_always_holds_what_the_slot_says(
         assert lanes.held.get(slot.index, [])[:length] == slot.token_ids
         lanes.evaluate(slot, prompt)
         slots.release(slot)
+
+
+def test_what_a_shift_moved_is_no_prefix_of_anything() -> None:
+    """Moved tokens have seen those that are gone, so only what lies before them is reused."""
+    slots, lanes = pool()
+    slot = slots.acquire([1, 2, 3, 4, 5, 6], None, reuse=True)
+    assert slot is not None
+    lanes.evaluate(slot, [1, 2, 3, 4, 5, 6])
+    slots.shift(slot, 2, 2)
+    assert slot.token_ids == lanes.held[slot.index] == [1, 2, 5, 6]
+    other = slots.acquire([1, 2, 5, 6, 7], None, reuse=True)  # while the first still runs
+    assert other is not None and other is not slot and other.token_ids == [1, 2]
+    slots.release(other)
+    slots.release(slot)
+    assert run(slots, lanes, [1, 2, 5, 6, 7], asked=slot.index) == (slot.index, 2)
