@@ -26,7 +26,7 @@ lint: $(VENV)/.ready-test
 	$(BIN)/mypy
 
 bench: $(VENV)/.ready-test
-	$(BIN)/python engine/bench/run.py
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python engine/bench/run.py
 
 record: $(VENV)/.ready-test
 	@if env | grep -q '^LIBERTAI_RECORD_'; then \
