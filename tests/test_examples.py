@@ -81,13 +81,6 @@ def test_sessions_evaluate_only_what_is_new(demo_server: str) -> None:
             assert before <= cached < total
 
 
-def test_in_process_needs_no_server() -> None:
-    """The engine, its slots, and two answers."""
-    printed = run(sys.executable, "in_process.py", None)
-    assert re.match(r"\S+: \d+ slots of \d+ tokens each\n> Who are you\?\n\S", printed)
-    assert printed.partition("Assistant:")[2].strip()
-
-
 @needs_curl
 def test_seed_curl(demo_server: str) -> None:
     """The documented command gets the documented JSON."""
@@ -110,17 +103,30 @@ def test_seed_python(name: str, demo_server: str) -> None:
     assert printed and printed != "None"
 
 
-def test_the_whole_demo(demo: dict[str, Any]) -> None:
-    """`make demo` runs every program in its modes, none fails, and sessions read the cache."""
-    printed = run(sys.executable, "demo.py", None)
-    table = printed.rpartition("\nprogram ")[2].splitlines()[1:]
+@pytest.fixture(scope="module")
+def demo_output() -> str:
+    """What `make demo` prints."""
+    return run(sys.executable, "demo.py", None)
+
+
+def test_the_whole_demo(demo: dict[str, Any], demo_output: str) -> None:
+    """Every program runs in its modes, none fails, and sessions read the cache."""
+    table = demo_output.rpartition("\nprogram ")[2].splitlines()[1:]
     rows = {tuple(line.split()[:2]): line.split()[2:] for line in table}
     wanted = {(name, mode) for name in demo["PROGRAMS"] for mode in ("in-process", "HTTP")}
     wanted |= {("in_process.py", "in-process"), ("seed/langchain_program.py", "HTTP")}
     assert wanted <= set(rows)
     assert all(int(cells[0]) > 0 for cells in rows.values())
     assert all(int(rows["sessions.py", mode][2]) > 0 for mode in ("in-process", "HTTP"))
-    assert "failed" not in printed
+    assert "failed" not in demo_output
+
+
+def test_in_process_needs_no_server(demo_output: str) -> None:
+    """The example runs before the demo's server does: the engine, its slots, and two answers."""
+    before = demo_output.partition("== libertai-engine serve")[0]
+    printed = before.partition("== in_process.py (in-process)\n")[2]
+    assert re.match(r"\S+: \d+ slots of \d+ tokens each\n> Who are you\?\n\S", printed)
+    assert printed.partition("Assistant:")[2].strip()
 
 
 def test_a_failing_program_fails_the_demo(demo: dict[str, Any], tmp_path: Path) -> None:
