@@ -26,7 +26,8 @@ class EngineConfig:
 
     `context_size` is the number of tokens *one* slot holds (0: what the model was trained for);
     `batch_size` is the most tokens one step evaluates; `prefix_store_bytes` bounds the host memory
-    that keeps prefixes which lost their slot; `threads` is torch's number of CPU threads, one for
+    that keeps prefixes which lost their slot, `feature_bytes` the device memory that keeps what
+    the model made of the latest images; `threads` is torch's number of CPU threads, one for
     the whole process. Raises `InvalidRequest` naming the field.
     """
 
@@ -40,6 +41,7 @@ class EngineConfig:
     threads: int | None = None
     max_queue: int = 64
     prefix_store_bytes: int = 1 << 30
+    feature_bytes: int = 1 << 28
     local_files_only: bool = False
     slot_folder: Path | None = None
 
@@ -52,6 +54,7 @@ class EngineConfig:
         _require(self.threads is None or self.threads >= 1, "threads", "must be at least 1")
         _require(self.max_queue >= 1, "max_queue", "must be at least 1")
         _require(self.prefix_store_bytes >= 0, "prefix_store_bytes", "must be at least 0")
+        _require(self.feature_bytes >= 0, "feature_bytes", "must be at least 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,9 +22,12 @@ from libertai_engine.errors import (
     InvalidRequest,
     SlotFileError,
 )
+from libertai_engine.model.features import FeatureTable
+from libertai_engine.model.images import Blindness, ImageReader
 from libertai_engine.model.loader import LoadedModel, load_model
 from libertai_engine.model.runner import ModelRunner
 from libertai_engine.model.slot_file import SlotFile, read_slot_file, write_slot_file
+from libertai_engine.model.vision import Vision
 from libertai_engine.prefixes import StoredPrefix
 from libertai_engine.sequence import Request, Sequence
 from libertai_engine.slots import SlotPool
@@ -65,6 +68,11 @@ class Engine:
     def name(self) -> str:
         """What the model is called on the wire."""
         return self.config.alias or (self.model.name if self.model else self.config.model)
+
+    @property
+    def vision(self) -> ImageReader | Blindness | None:
+        """What reads images for the model: None for one of text alone."""
+        return self.model.vision if self.model else None
 
     @property
     def num_slots(self) -> int:
@@ -167,7 +175,8 @@ class Engine:
         if len(request.prompt_ids) >= self.context_size:
             raise ContextOverflow(len(request.prompt_ids), self.context_size)
         vocab_size = self._vocab_size
-        if not all(0 <= token_id < vocab_size for token_id in request.prompt_ids):
+        shown = {each for image in request.images for each in image.vector_ids}
+        if not all(0 <= each < vocab_size or each in shown for each in request.prompt_ids):
             raise InvalidRequest(
                 f"`prompt` has a token id outside 0 to {vocab_size - 1}", field="prompt"
             )
@@ -195,10 +204,12 @@ def load_engine(config: EngineConfig | str, *, progress: bool = True) -> Engine:
     if config.threads is not None:  # NOTE: torch knows one number for the whole process
         torch.set_num_threads(config.threads)
     model = load_model(config, progress=progress)
+    eyes = model.vision if isinstance(model.vision, Vision) else None
     runner = ModelRunner(
         model.module,
         num_slots=config.num_slots,
         context_size=config.context_size or model.train_context,
         device=model.device,
+        features=FeatureTable(eyes.features, config.feature_bytes) if eyes else None,
     )
     return Engine(runner, Tokenizer(model.tokenizer, eos_ids=model.eos_ids), config, model)

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
+from libertai_engine.model.images import PromptImage, is_image_id
 from libertai_engine.sampling.sampler import SampledToken, SamplerState
 from libertai_engine.sampling_params import SamplingParams
 from libertai_engine.text.detokenizer import Detokenizer
@@ -39,7 +40,8 @@ class Request:
 
     `index` numbers requests that are submitted together. With `can_shift`, an answer that has a
     limit goes on when the context is full: of the tokens behind the first `num_keep` + 1 the older
-    half is dropped. `is_cut` says that the prompt was shortened to fit.
+    half is dropped. `is_cut` says that the prompt was shortened to fit. `images` are those whose
+    ids are in the prompt.
     """
 
     prompt_ids: tuple[int, ...]
@@ -52,6 +54,7 @@ class Request:
     num_keep: int = 0
     can_shift: bool = False
     is_cut: bool = False
+    images: tuple[PromptImage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,8 @@ class Sequence:
         self.num_generated = 0  # the end-of-sequence token included
         self.sampler_state = SamplerState(
             request.sampling,
-            prompt_ids=request.prompt_ids,
+            # What an image is made of is neither repeated nor penalised.
+            prompt_ids=[each for each in request.prompt_ids if not is_image_id(each)],
             seed=self.seed,
             context_size=context_size,
             eos_ids=tokenizer.eos_ids,

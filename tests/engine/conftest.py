@@ -1,6 +1,7 @@
 """A real engine behind a real server, made once a session, for tests that ask over HTTP.
 
-In: nothing. Out: a model with room for long answers, its engine of two slots, its server.
+In: nothing. Out: a model with room for long answers, its engine of two slots, its server; a model
+of each vision family.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from libertai_engine.api import CompletionAPI
 from libertai_engine.config import EngineConfig
 from libertai_engine.engine import Engine, load_engine
 from tests.engine.serving import LONG_CONTEXT, REFERENCE, Running, running, timeless
+from tests.fake_vision import VISION_FAMILIES, save_vision_model
 from tests.fakes import save_tiny_model
 
 
@@ -23,6 +25,15 @@ def long_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny model with room for long answers. Read it, never write."""
     folder = tmp_path_factory.mktemp("long_model")
     return save_tiny_model(folder, max_position_embeddings=LONG_CONTEXT)
+
+
+@pytest.fixture(scope="session")
+def vision_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of tiny models that are shown images, by family. Read them, never write."""
+    return {
+        family: save_vision_model(tmp_path_factory.mktemp(family), family)
+        for family in VISION_FAMILIES
+    }
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import causal_mask_function
 
 from libertai_engine.model.packing import PackedBatch, PackedRow
+from libertai_engine.model.parts import language_model
 
 SLOT_LANES = "slot_lanes"
 """Our name in transformers' table of attention implementations."""
@@ -45,12 +46,12 @@ class MaskRule:
 def use_slot_lanes(module: PreTrainedModel) -> None:
     """Make a transformers model attend through `attend`, with no dense mask built beforehand.
 
-    A model that does not use the attention interface keeps its own attention, and does not reach
-    ours; `probe.check_model` finds out.
+    A vision tower keeps its own attention. So does a model that does not use the attention
+    interface; it does not reach ours, and `probe.check_model` finds out.
     """
     AttentionInterface.register(SLOT_LANES, attend)
     AttentionMaskInterface.register(SLOT_LANES, mask_rule)
-    module.set_attn_implementation(SLOT_LANES)
+    language_model(module).set_attn_implementation(SLOT_LANES)
 
 
 def mask_rule(*, mask_function: MaskFunction, **_: Any) -> MaskRule | None:

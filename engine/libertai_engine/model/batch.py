@@ -1,4 +1,4 @@
-"""What one step evaluates: plain data, no torch.
+"""What one step evaluates: plain data, no tensors of its own.
 
 In: slots, token ids and positions from the scheduler. Out: a `Batch` that `ModelRunner.run` reads.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from libertai_engine.model.images import PromptImage
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -14,12 +16,14 @@ class Row:
 
     `token_ids` (at least one) take positions `start, start + 1, …` of lane `slot`; everything
     before `start` is already in the lane. `wants_logits` asks for the logits behind the last one.
+    `images` are those of the whole request; every image id among the tokens is one of theirs.
     """
 
     slot: int
     start: int
     token_ids: tuple[int, ...]
     wants_logits: bool
+    images: tuple[PromptImage, ...] = ()
 
     @property
     def end(self) -> int:

@@ -7,6 +7,7 @@ file. Weights come from safetensors or GGUF only; code from a model's folder is 
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
@@ -15,8 +16,11 @@ from typing import Any
 import torch
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
     AutoTokenizer,
     GgufConfig,
     PretrainedConfig,
@@ -27,8 +31,14 @@ from transformers.utils import logging as transformers_logging
 
 from libertai_engine.config import Dtype, EngineConfig
 from libertai_engine.errors import EngineError, InvalidRequest, ModelLoadError
+from libertai_engine.model.images import Blindness
+from libertai_engine.model.parts import has_vision_tower
 from libertai_engine.model.probe import check_model
 from libertai_engine.model.source import ModelSource, check_files, count_elements, find_source
+from libertai_engine.model.vision import Vision
+from libertai_engine.model.vision_probe import Blind, check_forward, check_vision
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_CONTEXT = 2048
 """Context of a model whose configuration names none."""
@@ -43,6 +53,7 @@ class LoadedModel:
 
     `train_context` counts the positions it was trained for; `eos_ids` holds every id that ends an
     answer (tokenizer's, configuration's and generation configuration's); sizes are in bytes.
+    `vision` is None for a model of text alone.
     """
 
     module: PreTrainedModel
@@ -56,6 +67,7 @@ class LoadedModel:
     num_parameters: int
     size_bytes: int
     train_context: int
+    vision: Vision | Blindness | None
 
 
 def load_model(config: EngineConfig, *, progress: bool = True) -> LoadedModel:
@@ -73,7 +85,9 @@ def load_model(config: EngineConfig, *, progress: bool = True) -> LoadedModel:
         where = {"local_files_only": source.is_local or config.local_files_only}
         hf_config = _load_config(source, where)
         tokenizer = _load_tokenizer(source, hf_config, where)
-        module = _load_module(source, dtype, where).to(device)
+        module = _load_module(source, hf_config, dtype, where).to(device)
+        has_eyes = has_vision_tower(hf_config)
+        vision = _load_vision(source, module, tokenizer, where) if has_eyes else None
         check_model(module)
     return LoadedModel(
         module=module,
@@ -87,6 +101,7 @@ def load_model(config: EngineConfig, *, progress: bool = True) -> LoadedModel:
         num_parameters=sum(p.numel() for p in module.parameters()),
         size_bytes=sum(p.nbytes for p in module.parameters()),
         train_context=_train_context(module.config),
+        vision=vision,
     )
 
 
@@ -156,11 +171,19 @@ def _load_config(source: ModelSource, where: dict[str, Any]) -> PretrainedConfig
 
 def _check_architecture(config: PretrainedConfig) -> None:
     kind = f"`{config.model_type}`"
-    if config.is_encoder_decoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    if config.is_encoder_decoder or _auto_class(config) is None:
         raise ModelLoadError(f"model type {kind} is not a causal language model")
     for name in config.architectures or ():
         if name.endswith(_OTHER_HEADS):
             raise ModelLoadError(f"{name} is not a causal language model")
+
+
+def _auto_class(config: PretrainedConfig) -> Any:
+    """transformers' way from a configuration to a class; None if there is no language model."""
+    kind = type(config)
+    if has_vision_tower(config) and kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return AutoModelForImageTextToText
+    return AutoModelForCausalLM if kind in MODEL_FOR_CAUSAL_LM_MAPPING else None
 
 
 def _check_size(source: ModelSource, config: PretrainedConfig) -> None:
@@ -169,7 +192,7 @@ def _check_size(source: ModelSource, config: PretrainedConfig) -> None:
     if stored is None or getattr(config, "quantization_config", None) is not None:
         return
     with torch.device("meta"):
-        module = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        module = _auto_class(config).from_config(config, trust_remote_code=False)
     described = sum(p.numel() for p in module.parameters())
     if described > 2 * stored:
         raise ModelLoadError(
@@ -198,7 +221,9 @@ def _load_tokenizer(
     return tokenizer
 
 
-def _load_module(source: ModelSource, dtype: torch.dtype, where: dict[str, Any]) -> PreTrainedModel:
+def _load_module(
+    source: ModelSource, config: PretrainedConfig, dtype: torch.dtype, where: dict[str, Any]
+) -> PreTrainedModel:
     options = dict(where)
     if source.gguf_file is not None:
         # NOTE: without this, transformers may fetch a compute kernel from the hub.
@@ -206,7 +231,7 @@ def _load_module(source: ModelSource, dtype: torch.dtype, where: dict[str, Any])
             "gguf_file": source.gguf_file,
             "quantization_config": GgufConfig(dequantize=True),
         }
-    module, report = AutoModelForCausalLM.from_pretrained(
+    module, report = _auto_class(config).from_pretrained(
         source.place,
         dtype=dtype,
         use_safetensors=True,
@@ -220,6 +245,30 @@ def _load_module(source: ModelSource, dtype: torch.dtype, where: dict[str, Any])
         raise ModelLoadError(f"the weights of `{source.name}` lack {', '.join(missing[:3])}{more}")
     loaded: PreTrainedModel = module.eval().requires_grad_(False)
     return loaded
+
+
+def _load_vision(
+    source: ModelSource,
+    module: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    where: dict[str, Any],
+) -> Vision | Blindness:
+    """The model's eyes, if they see as slot lanes show; text works without them."""
+    try:
+        check_forward(module)
+        processor = AutoProcessor.from_pretrained(source.place, trust_remote_code=False, **where)
+        if tokenizer.chat_template is None:  # older folders keep it with the processor only
+            tokenizer.chat_template = getattr(processor, "chat_template", None)
+        vision = Vision(module, processor)
+        check_vision(module, vision, tokenizer)
+    except Blind as error:
+        logger.warning("`%s` is served without images: %s", source.name, error)
+        return Blindness(str(error))
+    except Exception as error:  # NOTE: its text may name folders, so it goes to the log only
+        told = " ".join(str(error).split())
+        logger.warning("`%s` is served without images: %s", source.name, told)
+        return Blindness("its image processor cannot be loaded")
+    return vision
 
 
 def _chat_template(tokenizer: PreTrainedTokenizerFast) -> str | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 
 from libertai_engine.model.batch import Batch
+from libertai_engine.model.images import is_image_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,8 @@ class PackedRow:
 class PackedBatch:
     """All rows of one step. Invariant: the rows cover the packed axis, T tokens, without gaps.
 
-    `attended` lists the attention modules that have looked at the rows so far.
+    `attended` lists the attention modules that have looked at the rows so far. `vectors` stand in
+    place of the tokens at `vector_places`, whose ids in `input_ids` say nothing.
     """
 
     rows: tuple[PackedRow, ...]
@@ -39,20 +41,23 @@ class PackedBatch:
     position_ids: torch.Tensor  # [1, T]
     slots: torch.Tensor  # [T], the lane of each token
     logits_to_keep: torch.Tensor  # [rows that want logits], indices into the packed axis
+    vector_places: tuple[int, ...]  # indices into the packed axis
+    vectors: torch.Tensor | None = None  # [vector, hidden]
     attended: list[torch.nn.Module] = field(default_factory=list)
 
 
 def pack(batch: Batch, device: torch.device) -> PackedBatch:
-    """Lay the rows of `batch` end to end, in their order."""
+    """Lay the rows of `batch` end to end, in their order; vectors are left to be filled in."""
     rows: list[PackedRow] = []
     first = 0
     for row in batch.rows:
         last = first + len(row.token_ids)
         rows.append(PackedRow(row.slot, row.start, row.end, first, last))
         first = last
+    token_ids, places = _without_images([each for row in batch.rows for each in row.token_ids])
     numbers = torch.tensor(
         [
-            [token_id for row in batch.rows for token_id in row.token_ids],
+            token_ids,
             [position for row in rows for position in range(row.start, row.end)],
             [row.slot for row in rows for _ in range(row.start, row.end)],
         ],
@@ -65,4 +70,13 @@ def pack(batch: Batch, device: torch.device) -> PackedBatch:
         position_ids=numbers[1:2],
         slots=numbers[2],
         logits_to_keep=torch.tensor(kept, dtype=torch.long, device=device),
+        vector_places=places,
     )
+
+
+def _without_images(token_ids: list[int]) -> tuple[list[int], tuple[int, ...]]:
+    """The ids with 0 for every image id, and where those are."""
+    if not is_image_id(max(token_ids)):
+        return token_ids, ()
+    places = tuple(place for place, each in enumerate(token_ids) if is_image_id(each))
+    return [0 if is_image_id(each) else each for each in token_ids], places

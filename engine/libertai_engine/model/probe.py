@@ -18,10 +18,6 @@ from libertai_engine.model.runner import evaluate
 _TOKENS = (1, 2, 3, 4, 5, 6)
 _NEIGHBOUR = (7, 8, 9)
 
-# Largest relative difference between two ways to the same logits. Rounding stays far below it
-# (1e-6 and 1e-2 are usual); a model that forgets or mixes rows is of the order of 1.
-_TOLERANCE = {torch.float32: 0.01, torch.bfloat16: 0.3}
-
 
 def check_model(module: PreTrainedModel) -> None:
     """Raise `ModelLoadError` unless rows of a batch are independent and resumable.
@@ -41,11 +37,11 @@ def check_model(module: PreTrainedModel) -> None:
         raise ModelLoadError(
             f"{_name(module)} answers with NaN: broken weights, or not for {module.dtype}"
         )
-    difference = _difference(whole, pieces)
-    if difference > _TOLERANCE.get(module.dtype, 0.3):
+    apart = difference(whole, pieces)
+    if apart > tolerance(module.dtype):
         raise ModelLoadError(
             f"{_name(module)} cannot run here: it does not keep the requests of one batch apart "
-            f"(relative difference {difference:.2g})"
+            f"(relative difference {apart:.2g})"
         )
 
 
@@ -70,11 +66,20 @@ def _run(module: PreTrainedModel, cache: KVCache, *rows: Row) -> torch.Tensor:
     return logits
 
 
-def _difference(whole: torch.Tensor, pieces: torch.Tensor) -> float:
+def difference(whole: torch.Tensor, pieces: torch.Tensor) -> float:
     """Distance of two rows of logits, relative to how far they spread; -inf bans are left out."""
     finite = whole.isfinite() & pieces.isfinite()
     spread = (whole[finite] - whole[finite].mean()).norm()
     return float((whole[finite] - pieces[finite]).norm() / spread.clamp_min(1e-6))
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """Largest `difference` between two ways to the same logits.
+
+    Rounding stays far below it (1e-6 and 1e-2 are usual); a model that forgets or mixes rows is of
+    the order of 1.
+    """
+    return 0.01 if dtype == torch.float32 else 0.3
 
 
 def _name(module: PreTrainedModel) -> str:

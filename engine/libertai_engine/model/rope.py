@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from libertai_engine.errors import InvalidRequest
+from libertai_engine.model.parts import language_model
 
 _SETTLED = "settled"
 
@@ -51,7 +52,8 @@ def check_context(module: PreTrainedModel, context_size: int) -> None:
     """Raise `InvalidRequest` if the model has a learned position table shorter than the context."""
     config = module.config.get_text_config()
     table = getattr(config, "max_position_embeddings", None)
-    is_rotary = any(name.endswith("inv_freq") for name, _ in module.named_buffers())
+    buffers = language_model(module).named_buffers()
+    is_rotary = any(name.endswith("inv_freq") for name, _ in buffers)
     if table is not None and context_size > table and not is_rotary:
         raise InvalidRequest(
             f"`context_size` {context_size} is more than the {table} positions this model knows",
@@ -64,7 +66,7 @@ def _follows_length(rope_type: str) -> bool:
 
 
 def rotaries(module: PreTrainedModel) -> Iterator[_Rotary]:
-    """Every rotary embedding in a model; usually one."""
-    for part in module.modules():
+    """Every rotary embedding in a language model; usually one."""
+    for part in language_model(module).modules():
         if isinstance(getattr(part, "rope_type", None), str | dict):
             yield part

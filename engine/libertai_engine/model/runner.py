@@ -6,13 +6,17 @@ lanes of their slots, which can be copied, saved to the host and loaded back.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from transformers import PreTrainedModel
 
 from libertai_engine.errors import ModelLoadError
 from libertai_engine.model.attention import use_slot_lanes
 from libertai_engine.model.batch import Batch, Row
+from libertai_engine.model.features import FeatureTable
 from libertai_engine.model.fingerprint import fingerprint
+from libertai_engine.model.images import is_image_id
 from libertai_engine.model.kv_cache import KVCache, KVPrefix, StepCache
 from libertai_engine.model.packing import PackedBatch, pack
 from libertai_engine.model.rope import check_context, settle_rope
@@ -35,15 +39,20 @@ class ModelRunner:
         num_slots: int,
         context_size: int,
         device: torch.device | str,
+        features: FeatureTable | None = None,
     ) -> None:
-        """Allocates every lane. Raises `InvalidRequest` for a context longer than a learned
-        position table, `ModelLoadError` if the lanes do not fit into memory."""
+        """Allocates every lane; `features` are the model's eyes, if it has any.
+
+        Raises `InvalidRequest` for a context longer than a learned position table,
+        `ModelLoadError` if the lanes do not fit into memory.
+        """
         check_context(module, context_size)
         use_slot_lanes(module)
         settle_rope(module, context_size)
         self._module = module
         self._device = torch.device(device)
         self._cache = KVCache(num_slots=num_slots, context_size=context_size)
+        self._features = features
         self._vocab_size = 1  # token 0 exists; the first step tells the rest
         self._vocab_size = self._first_step().shape[1]
         self._key_shift = find_key_shift(module, evaluate)
@@ -93,7 +102,11 @@ class ModelRunner:
         The result is an ordinary tensor of its own: callers may write to it.
         """
         self._check(batch)
-        logits = evaluate(self._module, self._cache, pack(batch, self._device))
+        packed = pack(batch, self._device)
+        if packed.vector_places:
+            assert self._features is not None, "images for a model without eyes"
+            packed = replace(packed, vectors=self._features.gather(batch.rows))
+        logits = evaluate(self._module, self._cache, packed)
         # NOTE: the copy is made outside inference mode, else nobody could write to it in place.
         return logits.to(torch.float32, copy=True)
 
@@ -104,7 +117,9 @@ class ModelRunner:
             assert 0 <= row.slot < self.num_slots, f"slot {row.slot}"
             assert 0 <= row.start < row.end <= self.context_size, f"[{row.start}, {row.end})"
             # NOTE: on a GPU, an unknown id would end the process.
-            assert 0 <= min(row.token_ids) <= max(row.token_ids) < self._vocab_size
+            ids, size = row.token_ids, self._vocab_size
+            assert min(ids) >= 0
+            assert max(ids) < size or all(each < size or is_image_id(each) for each in ids)
 
     @torch.inference_mode()
     def copy_prefix(self, source: int, target: int, length: int) -> None:
@@ -136,7 +151,7 @@ class ModelRunner:
 def evaluate(module: PreTrainedModel, cache: KVCache, packed: PackedBatch) -> torch.Tensor:
     """One forward pass over packed rows; `[rows that want logits, vocab]` in the model's dtype."""
     output = module(
-        input_ids=packed.input_ids,
+        **_tokens(module, packed),
         position_ids=packed.position_ids,
         past_key_values=StepCache(cache, packed),
         use_cache=True,
@@ -147,3 +162,13 @@ def evaluate(module: PreTrainedModel, cache: KVCache, packed: PackedBatch) -> to
     if logits.shape[0] != packed.logits_to_keep.shape[0]:  # a model that keeps all T
         logits = logits[packed.logits_to_keep]
     return logits
+
+
+def _tokens(module: PreTrainedModel, packed: PackedBatch) -> dict[str, torch.Tensor]:
+    """What a model reads: ids, or their embeddings with the vectors of images among them."""
+    if packed.vectors is None:
+        return {"input_ids": packed.input_ids}
+    embedded = module.get_input_embeddings()(packed.input_ids)  # [1, T, hidden]
+    places = torch.tensor(packed.vector_places, device=embedded.device)
+    embedded[0, places] = packed.vectors.to(embedded.dtype)
+    return {"inputs_embeds": embedded}
