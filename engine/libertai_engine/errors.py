@@ -61,11 +61,22 @@ class PermissionDenied(EngineError):
     type = "permission_error"
 
 
+class NotFound(EngineError):
+    """What was asked for does not exist here."""
+
+    status = 404
+    type = "not_found_error"
+
+
 class NotSupported(EngineError):
-    """A valid wish that this model or build cannot fulfil."""
+    """A valid wish that this model or build cannot fulfil. `field` names it, if it is one field."""
 
     status = 501
     type = "not_supported_error"
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class EngineUnavailable(EngineError):

@@ -1,16 +1,16 @@
 """HTTP around the llama-like API: routes, and the server that runs them.
 
 In: requests. Out: JSON, or server-sent events `data: {…}`. Every request passes `http.guard`
-first; what a route answers comes from `CompletionAPI` as it is. Starlette and uvicorn are known
-here and in `http/` only.
+first; what a route answers comes from `CompletionAPI` or `OpenAIAPI` as it is. Starlette and
+uvicorn are known here and in `http/` only.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -21,11 +21,11 @@ from starlette.routing import Route
 
 from libertai_engine.config import ServerConfig
 from libertai_engine.http.answers import JSONAnswer, Refusal
-from libertai_engine.http.body import read_object
-from libertai_engine.http.exchange import EventStream, Watch
 from libertai_engine.http.guard import HEALTH, Guard
 from libertai_engine.http.lifecycle import Lifecycle
+from libertai_engine.http.openai import OpenAIEndpoints
 from libertai_engine.http.run import DrainingServer, listen
+from libertai_engine.http.service import Service
 
 if TYPE_CHECKING:
     from libertai_engine.api import CompletionAPI
@@ -36,69 +36,47 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 class Endpoints:
     """The routes. Each reads its body before it asks the engine anything."""
 
-    def __init__(self, lifecycle: Lifecycle, config: ServerConfig) -> None:
-        self._lifecycle = lifecycle
-        self._config = config
+    def __init__(self, service: Service) -> None:
+        self._service = service
 
     async def completion(self, request: Request) -> Response:
         """`POST /completion`, with `stream` or without."""
-        api = self._lifecycle.api
-        return await self._generate(request, api.acomplete, api.astream)
+        api = self._service.api
+        return await self._service.generate(request, api.acomplete, api.astream)
 
     async def infill(self, request: Request) -> Response:
         """`POST /infill`, with `stream` or without."""
-        api = self._lifecycle.api
-        return await self._generate(request, api.ainfill, api.ainfill_stream)
+        api = self._service.api
+        return await self._service.generate(request, api.ainfill, api.ainfill_stream)
 
     async def tokenize(self, request: Request) -> Response:
         """`POST /tokenize`."""
-        return await self._call(self._lifecycle.api.tokenize, request)
+        return await self._service.call(self._service.api.tokenize, request)
 
     async def detokenize(self, request: Request) -> Response:
         """`POST /detokenize`."""
-        return await self._call(self._lifecycle.api.detokenize, request)
+        return await self._service.call(self._service.api.detokenize, request)
 
     async def apply_template(self, request: Request) -> Response:
         """`POST /apply-template`."""
-        return await self._call(self._lifecycle.api.apply_template, request)
+        return await self._service.call(self._service.api.apply_template, request)
 
     async def slot_action(self, request: Request) -> Response:
         """`POST /slots/{slot}?action=…`."""
         is_empty = request.headers.get("content-length", "0") == "0"
-        body = {} if is_empty else await self._body(request)
+        body = {} if is_empty else await self._service.body(request)
         action = request.query_params.get("action", "")
         slot: int = request.path_params["slot"]
-        api = self._lifecycle.api
+        api = self._service.api
         return JSONAnswer(await asyncio.to_thread(api.slot_action, slot, action, body))
 
     async def props(self, request: Request) -> Response:
         """`GET /props`."""
-        return JSONAnswer(self._lifecycle.api.props())
+        return JSONAnswer(self._service.api.props())
 
     async def health(self, request: Request) -> Response:
         """`GET /health`: asks nobody who could be busy."""
-        return JSONAnswer(self._lifecycle.api.health())
-
-    async def _generate(
-        self,
-        request: Request,
-        whole: Callable[[Any], Coroutine[Any, Any, Any]],
-        streamed: Callable[[Any], AsyncGenerator[Any, None]],
-    ) -> Response:
-        body = await self._body(request)
-        timeout = self._config.request_timeout
-        if self._lifecycle.api.wants_stream(body):
-            items = streamed(body)
-            return EventStream(items, self._lifecycle, timeout, self._config.ping_interval)
-        watch = Watch(request.receive, self._lifecycle, timeout)
-        return JSONAnswer(await watch.supervise(whole(body)))
-
-    async def _call(self, method: Callable[[Any], Any], request: Request) -> Response:
-        body = await self._body(request)
-        return JSONAnswer(await asyncio.to_thread(method, body))
-
-    async def _body(self, request: Request) -> dict[str, Any]:
-        return await read_object(request, self._config.max_body_bytes, self._config.receive_timeout)
+        return JSONAnswer(self._service.api.health())
 
 
 def create_app(api: CompletionAPI, config: ServerConfig) -> Starlette:
@@ -108,7 +86,8 @@ def create_app(api: CompletionAPI, config: ServerConfig) -> Starlette:
 
 def build_app(lifecycle: Lifecycle, config: ServerConfig) -> Starlette:
     """The ASGI app over whatever API the lifecycle holds; 503 while it holds none."""
-    to = Endpoints(lifecycle, config)
+    service = Service(lifecycle, config)
+    to = Endpoints(service)
     app = Starlette(
         routes=[
             _post("/completion", to.completion),
@@ -120,6 +99,7 @@ def build_app(lifecycle: Lifecycle, config: ServerConfig) -> Starlette:
             _post("/slots/{slot:int}", to.slot_action),
             Route("/props", to.props, methods=["GET"]),
             Route(HEALTH, to.health, methods=["GET"]),
+            *OpenAIEndpoints(service).routes,
         ],
         middleware=[Middleware(Guard, lifecycle=lifecycle, config=config)],
         exception_handlers={HTTPException: _refuse},

@@ -120,8 +120,9 @@ def test_what_is_not_supported_is_never_ignored(
     tokenizer: Tokenizer, fields: dict[str, Any]
 ) -> None:
     """An answer that knows nothing of the tools would be a wrong answer."""
-    with pytest.raises(NotSupported):
+    with pytest.raises(NotSupported) as caught:
         parse_chat(Body({"messages": [HELLO], **fields}), tokenizer)
+    assert caught.value.field and f"`{caught.value.field}`" in str(caught.value)
     none: dict[str, Any] = {"tools": [], "tool_choice": "none", "functions": None}
     assert parse_chat(Body({"messages": [HELLO], **none}), tokenizer).text
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.responses import Response
@@ -91,10 +91,12 @@ def error_object(error: Exception) -> dict[str, Any]:
     return {"error": {"code": 500, "message": SERVER_ERROR, "type": "server_error"}}
 
 
-def error_answer(error: Exception) -> JSONAnswer:
-    """The error as a whole answer with its status and headers."""
-    content = error_object(error)
+def error_answer(
+    error: Exception, write: Callable[[Exception], dict[str, Any]] = error_object
+) -> JSONAnswer:
+    """The error as a whole answer with its status and headers; `write` makes its JSON object."""
+    status = error.status if isinstance(error, (EngineError, Refusal)) else 500
     headers = error.headers if isinstance(error, Refusal) else {}
     if isinstance(error, EngineUnavailable):
         headers = {"retry-after": str(max(1, math.ceil(error.retry_after)))}
-    return JSONAnswer(content, status_code=content["error"]["code"], headers=headers)
+    return JSONAnswer(write(error), status_code=status, headers=headers)

@@ -15,7 +15,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from libertai_engine.errors import EngineUnavailable
-from libertai_engine.http.answers import ClientGone, Refusal, error_object, json_bytes
+from libertai_engine.http.answers import ClientGone, Refusal, json_bytes
+from libertai_engine.http.dialect import LLAMA, Dialect
 from libertai_engine.http.lifecycle import STOPPING, Lifecycle
 
 T = TypeVar("T")
@@ -104,7 +105,12 @@ class EventStream(Response):
     """
 
     def __init__(
-        self, items: AsyncGenerator[Any, None], lifecycle: Lifecycle, timeout: float, ping: float
+        self,
+        items: AsyncGenerator[Any, None],
+        lifecycle: Lifecycle,
+        timeout: float,
+        ping: float,
+        dialect: Dialect = LLAMA,
     ) -> None:
         super().__init__(
             media_type="text/event-stream",
@@ -114,6 +120,7 @@ class EventStream(Response):
         self._items = items
         self._lifecycle = lifecycle
         self._timeout = timeout
+        self._dialect = dialect
         self._pause = ping / 2  # two pauses without a byte make the longest silence
         self._is_started = False
         self._is_sending = False
@@ -136,7 +143,7 @@ class EventStream(Response):
             if self._is_started:
                 await self._farewell(send, error)
             raise
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await send({"type": "http.response.body", "body": self._dialect.end, "more_body": False})
 
     async def _pump(self, send: Send) -> None:
         async with contextlib.aclosing(self._items) as items:
@@ -161,7 +168,7 @@ class EventStream(Response):
             self._last_send = time.monotonic()
 
     async def _farewell(self, send: Send, error: Exception) -> None:
-        last = {"type": "http.response.body", "body": _event(error_object(error))}
+        last = {"type": "http.response.body", "body": _event(self._dialect.error(error))}
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(send(last), FAREWELL_SECONDS)
 

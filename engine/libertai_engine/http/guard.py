@@ -19,6 +19,7 @@ from libertai_engine.config import ServerConfig
 from libertai_engine.errors import EngineError
 from libertai_engine.http import checks
 from libertai_engine.http.answers import ClientGone, Refusal, error_answer
+from libertai_engine.http.dialect import dialect_of
 from libertai_engine.http.lifecycle import Lifecycle
 
 HEALTH = "/health"
@@ -121,7 +122,7 @@ class _Exchange:
                 abort()
 
     async def _refuse(self, error: Exception) -> None:
-        answer = error_answer(error)
+        answer = error_answer(error, dialect_of(self.scope["path"]).error)
         start: dict[str, Any] = {"status": answer.status_code, "headers": answer.raw_headers}
         if self._has_body:  # what is still to come would be taken for the next request
             start["headers"] = [*answer.raw_headers, (b"connection", b"close")]

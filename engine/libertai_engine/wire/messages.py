@@ -54,10 +54,14 @@ def _refuse_unsupported(body: Body) -> None:
     # NOTE: a template is a program; only the model's own is run, with what it is known to take.
     for name in ("chat_template", "chat_template_kwargs", "tools", "functions"):
         if body.fields.get(name):
-            raise NotSupported(f"`{name}` is not supported by this server")
+            raise _unsupported(name)
     for name in ("tool_choice", "function_call"):
         if body.fields.get(name) not in (None, "none"):
-            raise NotSupported(f"`{name}` is not supported by this server")
+            raise _unsupported(name)
+
+
+def _unsupported(name: str) -> NotSupported:
+    return NotSupported(f"`{name}` is not supported by this server", field=name)
 
 
 def parse_messages(messages: Any) -> list[dict[str, str]]:
@@ -74,12 +78,13 @@ def _parse_message(name: str, message: Any) -> dict[str, str]:
         raise wrong(name, "an object with `role` and `content`")
     role = message.get("role")
     if role in ("tool", "function"):
-        raise NotSupported(f"`{name}.role`: messages of tools are not supported by this server")
+        message = f"`{name}.role`: messages of tools are not supported by this server"
+        raise NotSupported(message, field=f"{name}.role")
     if not isinstance(role, str) or role not in ROLES:
         raise wrong(f"{name}.role", f"one of {', '.join(ROLES)}")
     for unknown in ("tool_calls", "function_call"):
         if message.get(unknown):
-            raise NotSupported(f"`{name}.{unknown}` is not supported by this server")
+            raise _unsupported(f"{name}.{unknown}")
     parsed = {"role": ROLES[role], "content": _parse_content(name, message.get("content"))}
     if message.get("name") is not None:
         parsed["name"] = to_str(f"{name}.name", message["name"])

@@ -123,7 +123,7 @@ def _request(options: Mapping[str, Any], index: int, prompt: FittedPrompt) -> Re
 def _refuse_unsupported(body: Body) -> None:
     for name in ("grammar", "json_schema"):
         if body.fields.get(name):
-            raise NotSupported(f"`{name}` is not supported by this server")
+            raise NotSupported(f"`{name}` is not supported by this server", field=name)
 
 
 def _parse_sampling(body: Body, tokenizer: Tokenizer) -> SamplingParams:
