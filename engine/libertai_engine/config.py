@@ -61,11 +61,13 @@ class EngineConfig:
 class ServerConfig:
     """One HTTP server in front of one engine. Sizes in bytes, times in seconds.
 
+    `max_image_body_bytes` counts instead of `max_body_bytes` where the model is shown images.
     `cors_origins` are the web pages that may read answers ("*": all; none: pages of this machine).
     `allowed_hosts` are further names that a server bound to loopback answers to. `receive_timeout`
     is for a request's head, and again for its body, to arrive; `request_timeout` for its answer to
     end; `drain_timeout` for those still running when the server shall end. A stream sends a ping
-    when it has been silent for `ping_interval`.
+    when it has been silent for `ping_interval`. `has_metrics` and `has_slots` open `/metrics` and
+    `GET /slots`.
     """
 
     host: str = "127.0.0.1"
@@ -74,15 +76,19 @@ class ServerConfig:
     cors_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     max_body_bytes: int = 8 << 20
+    max_image_body_bytes: int = 64 << 20
     receive_timeout: float = 60.0
     request_timeout: float = 600.0
     drain_timeout: float = 30.0
     ping_interval: float = 15.0
+    has_metrics: bool = False
+    has_slots: bool = False
 
     def __post_init__(self) -> None:
         _require(0 <= self.port <= 65535, "port", "must be between 0 and 65535")
         _require(all(self.api_keys), "api_keys", "must not be empty")
-        _require(self.max_body_bytes >= 1, "max_body_bytes", "must be at least 1")
+        for name in ("max_body_bytes", "max_image_body_bytes"):
+            _require(getattr(self, name) >= 1, name, "must be at least 1")
         for name in ("receive_timeout", "request_timeout", "ping_interval"):
             _require(getattr(self, name) > 0, name, "must be positive")
         _require(self.drain_timeout >= 0, "drain_timeout", "must be at least 0")

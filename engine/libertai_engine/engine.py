@@ -32,8 +32,9 @@ from libertai_engine.prefixes import StoredPrefix
 from libertai_engine.sequence import Request, Sequence
 from libertai_engine.slots import SlotPool
 from libertai_engine.stream import Stream
+from libertai_engine.tally import Totals
 from libertai_engine.text.tokenizer import Tokenizer
-from libertai_engine.worker import Load, Runner, Worker
+from libertai_engine.worker import Load, Runner, SlotStatus, Worker
 
 
 class Engine:
@@ -75,6 +76,11 @@ class Engine:
         return self.model.vision if self.model else None
 
     @property
+    def sees_images(self) -> bool:
+        """True if requests may show images."""
+        return not isinstance(self.vision, Blindness | None)
+
+    @property
     def num_slots(self) -> int:
         """Requests that can run at once."""
         return self._num_slots
@@ -93,6 +99,16 @@ class Engine:
     def load(self) -> Load:
         """How many sequences run and wait now."""
         return self._worker.load
+
+    @property
+    def totals(self) -> Totals:
+        """What was done since the engine was started."""
+        return self._worker.totals
+
+    @property
+    def slots(self) -> list[SlotStatus]:
+        """How far each slot is now."""
+        return self._worker.slots
 
     def submit(self, *requests: Request) -> Stream:
         """Queue one request, or several that one reader follows.

@@ -23,6 +23,7 @@ from libertai_engine.config import ServerConfig
 from libertai_engine.http.answers import JSONAnswer, Refusal
 from libertai_engine.http.guard import HEALTH, Guard
 from libertai_engine.http.lifecycle import Lifecycle
+from libertai_engine.http.monitoring import MonitoringEndpoints
 from libertai_engine.http.openai import OpenAIEndpoints
 from libertai_engine.http.run import DrainingServer, listen
 from libertai_engine.http.service import Service
@@ -100,6 +101,7 @@ def build_app(lifecycle: Lifecycle, config: ServerConfig) -> Starlette:
             Route("/props", to.props, methods=["GET"]),
             Route(HEALTH, to.health, methods=["GET"]),
             *OpenAIEndpoints(service).routes,
+            *MonitoringEndpoints(service).routes,
         ],
         middleware=[Middleware(Guard, lifecycle=lifecycle, config=config)],
         exception_handlers={HTTPException: _refuse},

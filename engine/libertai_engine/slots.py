@@ -72,6 +72,11 @@ class SlotPool(Generic[Copy]):
         """Slots that no sequence runs in."""
         return sum(not slot.is_busy for slot in self._slots)
 
+    @property
+    def num_tokens(self) -> list[int]:
+        """Tokens in each lane, slot by slot."""
+        return [len(slot.token_ids) for slot in self._slots]
+
     def is_busy(self, index: int) -> bool:
         """Whether a sequence runs in a slot."""
         return self._slots[index].is_busy

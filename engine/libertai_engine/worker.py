@@ -24,6 +24,7 @@ from libertai_engine.scheduler import Running, Scheduler, Step
 from libertai_engine.sequence import Sequence
 from libertai_engine.slots import Lanes, SlotPool
 from libertai_engine.stream import Stream
+from libertai_engine.tally import Tally, Totals
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,17 @@ class Load:
     num_waiting: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotStatus:
+    """One slot: tokens in its lane, and how far the sequence in it is (0 if it is idle)."""
+
+    index: int
+    is_busy: bool
+    num_tokens: int
+    num_prompt_tokens: int
+    num_generated: int
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
     """Something to do with a slot, in the engine's thread, while nobody runs in it."""
@@ -101,6 +113,7 @@ class Worker:
         self._slots: SlotPool[Any] = SlotPool(runner, runner.num_slots, store_bytes)
         self._scheduler = Scheduler(self._slots, batch_size)
         self._sampler = Sampler()
+        self._tally = Tally()
         self._streams: dict[Sequence, Stream] = {}
         self._capacity = runner.num_slots + max_queue
         self._inbox: deque[tuple[Sequence, Stream]] = deque()
@@ -125,6 +138,29 @@ class Worker:
             num_running=num_running,
             num_waiting=max(0, self._num_open - num_running),
         )
+
+    @property
+    def totals(self) -> Totals:
+        """What has been done so far."""
+        return self._tally.totals
+
+    @property
+    def slots(self) -> list[SlotStatus]:
+        """A snapshot of every slot, taken without waiting for the thread."""
+        running = {each.slot.index: each.sequence for each in list(self._scheduler.running)}
+        statuses = []
+        for index, num_tokens in enumerate(self._slots.num_tokens):
+            sequence = running.get(index)
+            statuses.append(
+                SlotStatus(
+                    index=index,
+                    is_busy=sequence is not None,
+                    num_tokens=num_tokens,
+                    num_prompt_tokens=sequence.num_prompt_tokens if sequence else 0,
+                    num_generated=sequence.num_generated if sequence else 0,
+                )
+            )
+        return statuses
 
     def submit(self, sequences: Several[Sequence], stream: Stream) -> None:
         """Queue all or none. Raises `EngineUnavailable` if the queue is full or closed."""
@@ -190,9 +226,13 @@ class Worker:
         step = self._scheduler.schedule()
         if not step.owners:
             return
+        self._tally.begin(step)
         logits = self._run(step)
         complete = [owner for owner in step.owners if owner.num_left == 0]
-        for owner, token in self._sample(complete, logits):
+        tokens = self._sample(complete, logits)
+        # Before anybody hears of them: who has his answer finds it counted.
+        self._tally.end(step, sum(isinstance(token, SampledToken) for _, token in tokens))
+        for owner, token in tokens:
             self._deliver(owner, token)
 
     def _sample(

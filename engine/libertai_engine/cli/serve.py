@@ -25,6 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """The flags of `serve`."""
     arguments.add_model(parser)
     _add_server(parser)
+    _add_monitoring(parser)
     arguments.add_engine(parser)
     group = parser.add_argument_group("slots")
     group.add_argument(
@@ -91,12 +92,24 @@ def _add_server(parser: ArgumentParser) -> None:
     )
 
 
+def _add_monitoring(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("monitoring")
+    group.add_argument(
+        "--metrics", action="store_true", help="open /metrics, in Prometheus' text format"
+    )
+    group.add_argument(
+        "--slots", action="store_true", help="open /slots, which tells how far each slot is"
+    )
+
+
 def server_config(args: Namespace) -> ServerConfig:
     """The server's configuration; what was not given keeps its default."""
     given = {
         "host": args.host,
         "port": args.port,
         "request_timeout": args.timeout,
+        "has_metrics": args.metrics,
+        "has_slots": args.slots,
         "drain_timeout": args.drain_timeout,
         "cors_origins": args.cors_origin and tuple(args.cors_origin),
         "allowed_hosts": args.allowed_host and tuple(name.lower() for name in args.allowed_host),

@@ -1,0 +1,103 @@
+"""What an operator may know of an engine: figures and slots, never a text.
+
+In: an engine. Out: its metrics in Prometheus' text format, its slots as JSON objects, both under
+the names of today's llama-server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.registry import Collector
+
+from libertai_engine.engine import Engine
+
+PREFIX = "llamacpp:"
+METRICS_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+
+
+class Monitor:
+    """Looks at one engine from outside, without making it wait.
+
+    Invariant: its registry is its own, so that several engines in a process do not mix.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._registry = CollectorRegistry()
+        self._registry.register(_EngineCollector(engine))
+
+    def metrics(self) -> bytes:
+        """`GET /metrics`, of content type `METRICS_TYPE`."""
+        return generate_latest(self._registry)
+
+    def slots(self) -> list[dict[str, Any]]:
+        """`GET /slots`: how far each slot is. `n_past` counts the tokens in its lane."""
+        return [
+            {
+                "id": slot.index,
+                "is_processing": slot.is_busy,
+                "n_ctx": self._engine.context_size,
+                "n_past": slot.num_tokens,
+                "n_prompt_tokens": slot.num_prompt_tokens,
+                "n_decoded": slot.num_generated,
+            }
+            for slot in self._engine.slots
+        ]
+
+
+class _EngineCollector(Collector):
+    """Reads the engine's counts whenever the metrics are asked for."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics, as of now."""
+        yield from self._counters()
+        for name, (value, text) in self._gauges().items():
+            yield GaugeMetricFamily(PREFIX + name, text, value=value)
+
+    def _counters(self) -> Iterator[Metric]:
+        totals = self._engine.totals
+        counters: dict[str, tuple[float, str]] = {
+            "prompt_tokens": (totals.num_prompt_tokens, "Prompt tokens evaluated."),
+            "prompt_seconds": (totals.prompt_seconds, "Seconds spent on prompts."),
+            "tokens_predicted": (totals.num_generated, "Tokens generated."),
+            "tokens_predicted_seconds": (totals.generation_seconds, "Seconds spent on generating."),
+            "n_decode": (totals.num_steps, "Steps of the model."),
+        }
+        for name, (value, text) in counters.items():  # their names get `_total` at the end
+            yield CounterMetricFamily(PREFIX + name, text, value=value)
+
+    def _gauges(self) -> dict[str, tuple[float, str]]:
+        engine, totals, load = self._engine, self._engine.totals, self._engine.load
+        num_cached = sum(slot.num_tokens for slot in engine.slots)
+        num_places = engine.num_slots * engine.context_size
+        return {
+            "n_tokens_max": (totals.most_tokens, "Most tokens that a slot has held."),
+            "n_busy_slots_per_decode": (
+                _ratio(totals.num_busy_slots, totals.num_steps),
+                "Sequences in a step, on average.",
+            ),
+            "prompt_tokens_seconds": (
+                _ratio(totals.num_prompt_tokens, totals.prompt_seconds),
+                "Prompt tokens a second, on average.",
+            ),
+            "predicted_tokens_seconds": (
+                _ratio(totals.num_generated, totals.generation_seconds),
+                "Generated tokens a second, on average.",
+            ),
+            "requests_processing": (load.num_running, "Requests that run now."),
+            "requests_deferred": (load.num_waiting, "Requests that wait for a slot."),
+            "kv_cache_tokens": (num_cached, "Tokens in all slots, those kept for reuse included."),
+            "kv_cache_usage_ratio": (num_cached / num_places, "The same, of what they can hold."),
+        }
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
