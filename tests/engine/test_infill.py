@@ -175,6 +175,16 @@ def test_wrong_fields_are_named(coder: Engine, fields: dict[str, Any], named: st
         parse_infill(["a"], coder.tokenizer, Limits(num_slots=1, context_size=64))
 
 
+@pytest.mark.parametrize("field", ["input_prefix", "input_suffix", "input_extra", "prompt"])
+def test_every_field_with_every_type(coder: Engine, field: str) -> None:
+    """Understood, or refused by its name: nothing else ever comes out."""
+    for value in ("5", True, -1, 1.5, 10**400, [], {}, [[]], [{}], [None], [{"text": None}]):
+        try:
+            parse(coder, **{field: value})
+        except InvalidRequest as error:
+            assert (error.field or "").startswith(field), value
+
+
 def test_a_model_without_such_tokens(server: Running) -> None:
     """501, streamed or not, so that a program can do without."""
     for body in (AROUND, {**AROUND, "stream": True}):

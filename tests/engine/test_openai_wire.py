@@ -271,3 +271,26 @@ def test_what_one_route_does_not_support(
 ) -> None:
     """The same for what only one of them knows."""
     assert isinstance(refusal(tokenizer, parse, fields), NotSupported)
+
+
+FIELDS = (
+    "temperature top_p top_k min_p n seed stop max_tokens max_completion_tokens n_predict "
+    "logit_bias logprobs top_logprobs presence_penalty frequency_penalty repeat_penalty "
+    "response_format stream_options tools tool_choice functions function_call messages prompt "
+    "suffix echo best_of modalities user metadata id_slot cache_prompt ignore_eos grammar "
+    "json_schema chat_template chat_template_kwargs system_prompt image_data n_probs model"
+).split()
+VALUES = ["5", "x", True, -1, 0, 1.5, 2**31, 2**63, 10**400, math.nan, [], {}, [[]], [{}], [None]]
+
+
+@pytest.mark.parametrize("parse", [chat, text])
+@pytest.mark.parametrize("field", FIELDS)
+def test_every_field_with_every_type(tokenizer: Tokenizer, parse: Any, field: str) -> None:
+    """Understood, passed over, or refused by its name: nothing else ever comes out."""
+    for value in VALUES:
+        try:
+            parse(tokenizer, **{field: value})
+        except EngineError as error:
+            assert isinstance(error, (InvalidRequest, NotSupported)), value
+            named = error.field or ""
+            assert named.startswith(field) and f"`{named}" in str(error), (value, error)
