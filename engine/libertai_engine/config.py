@@ -12,6 +12,7 @@ from typing import Literal
 from libertai_engine.errors import InvalidRequest
 
 Dtype = Literal["auto", "fp32", "bf16"]
+MIN_CONTEXT = 4  # tokens that have to be free to go when a full context is shifted
 DTYPES: tuple[Dtype, ...] = ("auto", "fp32", "bf16")
 
 
@@ -48,7 +49,8 @@ class EngineConfig:
     def __post_init__(self) -> None:
         _require(bool(self.model), "model", "must name a folder, a hub id, a GGUF file or 'demo'")
         _require(self.dtype in DTYPES, "dtype", f"must be one of {', '.join(DTYPES)}")
-        _require(self.context_size >= 0, "context_size", "must be at least 0")
+        is_size = self.context_size == 0 or self.context_size >= MIN_CONTEXT
+        _require(is_size, "context_size", f"must be 0 or at least {MIN_CONTEXT}")
         _require(self.num_slots >= 1, "num_slots", "must be at least 1")
         _require(self.batch_size >= 1, "batch_size", "must be at least 1")
         _require(self.threads is None or self.threads >= 1, "threads", "must be at least 1")

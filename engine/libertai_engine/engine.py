@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -120,6 +121,8 @@ class Engine:
         """
         for request in requests:
             self._check(request)
+        if not self._can_shift:  # where the context ends, so does the answer
+            requests = tuple(replace(each, can_shift=False) for each in requests)
         stream = Stream(on_abort=self._on_abort, num_sequences=len(requests))
         sequences = [Sequence(each, self.tokenizer, self.context_size) for each in requests]
         self._worker.submit(sequences, stream)

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
+from libertai_engine.config import MIN_CONTEXT
 from libertai_engine.model.images import PromptImage, is_image_id
 from libertai_engine.sampling.sampler import SampledToken, SamplerState
 from libertai_engine.sampling_params import SamplingParams
@@ -198,7 +199,7 @@ class Sequence:
         if not self._is_full or self.finish is not None:
             return None
         num_evaluated = len(self.token_ids) - 1
-        num_keep = self.request.num_keep
+        num_keep = max(0, min(self.request.num_keep, self._context_size - MIN_CONTEXT))
         return Shift(num_keep + 1, (num_evaluated - num_keep - 1) // 2)
 
     def apply_shift(self, shift: Shift) -> None:
