@@ -40,6 +40,7 @@ LANGUAGE: dict[str, Any] = {
     "eos_token_id": 2,
     "pad_token_id": 0,
 }
+GREEDY: dict[str, Any] = {"temperature": 0, "repeat_penalty": 1.0, "ignore_eos": True, "seed": 1}
 VISION_FAMILIES = ("llava", "idefics3")
 LLAVA_TOKENS = 16  # what one picture takes: 4 patches by 4
 
@@ -117,9 +118,10 @@ def _idefics3(language: dict[str, Any]) -> tuple[Any, Any]:
 _BUILD = {"llava": _llava, "idefics3": _idefics3}
 
 
-def picture(seed: int, width: int = 40, height: int = 30) -> Image.Image:
+def picture(seed: int, width: int | None = None, height: int = 30) -> Image.Image:
     """A picture of coloured noise; the same seed gives the same one."""
     draw = random.Random(seed)
+    width = 40 + 8 * (seed % 8) if width is None else width
     return Image.frombytes("RGB", (width, height), draw.randbytes(3 * width * height))
 
 
@@ -133,6 +135,32 @@ def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 def base64_of(data: bytes) -> str:
     """Bytes as `image_data` carries them."""
     return base64.b64encode(data).decode()
+
+
+def image_data(*seeds: int) -> list[dict[str, Any]]:
+    """`image_data` with pictures of these seeds, numbered from 0."""
+    return [
+        {"data": base64_of(encode(picture(seed))), "id": number}
+        for number, seed in enumerate(seeds)
+    ]
+
+
+def tagged(text: str) -> str:
+    """`<image>` as tags, numbered from 0."""
+    for number in range(text.count("<image>")):
+        text = text.replace("<image>", f"[img-{number}]", 1)
+    return text
+
+
+def image_body(text: str, *seeds: int, **options: Any) -> dict[str, Any]:
+    """A greedy `/completion` body; `<image>` stands for the pictures of `seeds` in the text."""
+    return {
+        "prompt": tagged(text),
+        "image_data": image_data(*seeds),
+        "n_predict": 12,
+        **GREEDY,
+        **options,
+    }
 
 
 def own_tokens(folder: Path, text: str, pictures: list[Image.Image], count: int) -> list[int]:

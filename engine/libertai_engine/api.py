@@ -43,6 +43,11 @@ class CompletionAPI:
         self._system = SystemPrompt()
         self._slot_actions = SlotActions(engine, engine.config.slot_folder)
 
+    @property
+    def sees_images(self) -> bool:
+        """Whether bodies may carry images."""
+        return self.engine.sees_images
+
     def wants_stream(self, body: Any) -> bool:
         """Whether a body asks to be answered by `stream` or `infill_stream`."""
         wish: bool = Body(body).get("stream", to_bool, False)
@@ -138,7 +143,7 @@ class CompletionAPI:
             "chat_template": tokenizer.chat_template or "",
             "bos_token": tokenizer.bos_token or "",
             "eos_token": tokenizer.eos_token or "",
-            "modalities": {"vision": False, "audio": False},
+            "modalities": {"vision": self.sees_images, "audio": False},
             "build_info": f"libertai-engine {version('libertai-llm')}",
         }
 
@@ -158,6 +163,7 @@ class CompletionAPI:
             num_slots=engine.num_slots,
             context_size=engine.context_size,
             system_ids=system.token_ids,
+            vision=engine.vision,
         )
         call = parse(fields, engine.tokenizer, limits)
         self._system = system  # one assignment: requests after this one see it, running ones do not

@@ -44,6 +44,11 @@ class Lifecycle:
         return self._draining
 
     @property
+    def sees_images(self) -> bool:
+        """True once a model is loaded that is shown images, whose bodies are larger."""
+        return self._api is not None and self._api.sees_images
+
+    @property
     def api(self) -> CompletionAPI:
         """What answers. Raises `EngineUnavailable` (503) while loading and draining."""
         if self._draining:

@@ -37,7 +37,10 @@ class Service:
 
     async def body(self, request: Request) -> dict[str, Any]:
         """The JSON object that was sent. Raises `Refusal`."""
-        return await read_object(request, self.config.max_body_bytes, self.config.receive_timeout)
+        config = self.config
+        is_seen = self._lifecycle.sees_images
+        max_bytes = config.max_image_body_bytes if is_seen else config.max_body_bytes
+        return await read_object(request, max_bytes, config.receive_timeout)
 
     async def call(self, method: Callable[[Any], Any], request: Request) -> Response:
         """What a quick method makes of the body, called in a thread."""

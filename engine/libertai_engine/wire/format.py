@@ -20,7 +20,12 @@ from libertai_engine.wire.parse import CompletionCall
 
 def format_chunk(delta: Delta, call: CompletionCall, tokenizer: Tokenizer) -> dict[str, Any]:
     """One event of a stream that goes on; `index` says of which prompt, if there are several."""
-    chunk = {"content": delta.text, "multimodal": False, "slot_id": delta.slot, "stop": False}
+    chunk = {
+        "content": delta.text,
+        "multimodal": call.is_multimodal,
+        "slot_id": delta.slot,
+        "stop": False,
+    }
     return chunk | _index(delta.index, call) | _probabilities(delta.tokens, call, tokenizer)
 
 

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from libertai_engine.errors import InvalidRequest, NotSupported
+from libertai_engine.model.images import Blindness, ImageReader
 from libertai_engine.sampling_params import SamplingParams
 from libertai_engine.sequence import Request
 from libertai_engine.text.tokenizer import Tokenizer
 from libertai_engine.wire.coerce import Body, to_bool, to_float, to_int, to_str, wrong
 from libertai_engine.wire.fields import SAMPLING, WIRE_NAMES
+from libertai_engine.wire.images import parse_images
 from libertai_engine.wire.prompts import FittedPrompt, encode_prompt, fit_prompt, split_prompts
 
 MAX_STOP_WORDS = 64
@@ -27,11 +29,13 @@ MAX_LOGIT_BIAS = 4096
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What a request has to fit into: the engine's slots, the tokens one of them holds, and the
-    tokens of the system prompt that stand before every prompt."""
+    tokens of the system prompt that stand before every prompt. `vision` reads its images, if
+    anything does."""
 
     num_slots: int
     context_size: int
     system_ids: tuple[int, ...] = ()
+    vision: ImageReader | Blindness | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +50,7 @@ class CompletionCall:
     is_several: bool
     is_stream: bool
     n_keep: int
+    is_multimodal: bool = False
 
 
 def parse_completion(fields: Any, tokenizer: Tokenizer, limits: Limits) -> CompletionCall:
@@ -59,8 +64,12 @@ def parse_completion(fields: Any, tokenizer: Tokenizer, limits: Limits) -> Compl
     prompts = tuple([prompt] if several is None else several)
     options = _parse_options(body, tokenizer, limits)
     n_keep = body.get("n_keep", lambda name, value: to_int(name, value, low=-1), 0)
+    gallery = parse_images(body, prompts, limits.vision, limits.context_size)
+    options["images"] = gallery.images if gallery else ()
     is_start = not limits.system_ids
-    encoded = [encode_prompt(each, tokenizer, is_start=is_start) for each in prompts]
+    encoded = [
+        encode_prompt(each, tokenizer, is_start=is_start, gallery=gallery) for each in prompts
+    ]
     return CompletionCall(
         requests=tuple(
             _request(options, index, _fit(token_ids, options, n_keep, tokenizer, limits))
@@ -70,6 +79,7 @@ def parse_completion(fields: Any, tokenizer: Tokenizer, limits: Limits) -> Compl
         is_several=several is not None,
         is_stream=body.get("stream", to_bool, False),
         n_keep=n_keep,
+        is_multimodal=not isinstance(limits.vision, Blindness | None),
     )
 
 
@@ -104,7 +114,8 @@ def _fit(
     if not options["can_shift"]:
         return FittedPrompt((*system, *token_ids), len(system), is_cut=False)
     bos_id = tokenizer.bos_id if tokenizer.adds_bos else None
-    fitted = fit_prompt(token_ids, n_keep, limits.context_size - len(system), bos_id)
+    room = limits.context_size - len(system)
+    fitted = fit_prompt(token_ids, n_keep, room, bos_id, options["images"])
     return FittedPrompt(
         (*system, *fitted.token_ids), len(system) + fitted.num_keep, is_cut=fitted.is_cut
     )

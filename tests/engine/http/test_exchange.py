@@ -28,6 +28,8 @@ class FakeAPI:
     `num_running` counts the calls that hold a slot at the moment.
     """
 
+    sees_images = False
+
     def __init__(self) -> None:
         self.num_running = 0
 
