@@ -7,6 +7,7 @@ much of the prompt as could be found anywhere: in that lane, in another one, or 
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol
@@ -16,6 +17,8 @@ from libertai_engine.prefixes import Copy, PrefixStore, StoredPrefix, common_pre
 # A lane is continued in place if the prompt shares at least this part of what the lane holds;
 # otherwise the prompt takes the oldest lane, and the shared part is copied there.
 MIN_SHARED = 0.5
+
+logger = logging.getLogger(__name__)
 
 
 class Lanes(Protocol[Copy]):
@@ -107,12 +110,18 @@ class SlotPool(Generic[Copy]):
         With `reuse`, the slot's `token_ids` are the longest prefix of the prompt found anywhere,
         and at least one prompt token is left to evaluate; without, they are empty.
         """
-        prompt = list(prompt_ids)
-        slot = self._pick(prompt, asked)
-        if slot is None:
+        candidates = self._slots if asked is None else [self._slots[asked]]
+        idle = [slot for slot in candidates if not slot.is_busy]
+        if not idle:
             return None
+        prompt = list(prompt_ids)
+        slot = max(idle, key=lambda slot: self._preference(slot, prompt))
         slot.is_busy = True
-        self._fill(slot, prompt[:-1] if reuse else [])
+        try:
+            self._fill(slot, prompt[:-1] if reuse else [])
+        except (RuntimeError, MemoryError):  # torch reports lack of memory as RuntimeError
+            logger.exception("slot %d: no copy of a lane; the prompt is evaluated anew", slot.index)
+            slot.token_ids = []
         return slot
 
     def release(self, slot: Slot) -> None:
@@ -127,13 +136,6 @@ class SlotPool(Generic[Copy]):
         self._lanes.shift(slot.index, start, count, len(slot.token_ids))
         del slot.token_ids[start : start + count]
         slot.num_pure = start
-
-    def _pick(self, prompt: list[int], asked: int | None) -> Slot | None:
-        if asked is not None:
-            slot = self._slots[asked]
-            return None if slot.is_busy else slot
-        idle = [slot for slot in self._slots if not slot.is_busy]
-        return max(idle, key=lambda slot: self._preference(slot, prompt), default=None)
 
     def _preference(self, slot: Slot, prompt: list[int]) -> tuple[int, int]:
         """Longest prefix first (if it is most of what the lane holds), then least recently used."""

@@ -173,6 +173,23 @@ def test_the_lane_always_holds_what_the_slot_says(
         slots.release(slot)
 
 
+@dataclass
+class FullLanes(RecordingLanes):
+    """Lanes on a machine that has no memory left for copies."""
+
+    def save_prefix(self, slot: int, length: int) -> LaneCopy:
+        raise RuntimeError("out of memory")
+
+
+def test_where_no_copy_fits_the_prompt_is_evaluated_anew() -> None:
+    """Reuse is a gain, not a need: the slot is handed out, empty."""
+    lanes = FullLanes()
+    slots = SlotPool(lanes, 1, 100)
+    run(slots, lanes, [1, 2, 3])
+    assert run(slots, lanes, [7, 8, 9, 10]) == (0, 0)
+    assert run(slots, lanes, [7, 8, 9, 10, 11]) == (0, 4)
+
+
 def test_what_a_shift_moved_is_no_prefix_of_anything() -> None:
     """Moved tokens have seen those that are gone, so only what lies before them is reused."""
     slots, lanes = pool()
