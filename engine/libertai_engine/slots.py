@@ -18,6 +18,10 @@ from libertai_engine.prefixes import Copy, PrefixStore, StoredPrefix, common_pre
 # otherwise the prompt takes the oldest lane, and the shared part is copied there.
 MIN_SHARED = 0.5
 
+# A lane that loses no more than this part is not copied to the host. What a stop word or another
+# way to write the same text changes is a token or two at every turn, and a copy is all of them.
+MAX_LOST = 0.25
+
 logger = logging.getLogger(__name__)
 
 
@@ -168,9 +172,10 @@ class SlotPool(Generic[Copy]):
         return (None, 0) if best is None else (others[best], lengths[best])
 
     def _keep_copy(self, slot: Slot, wanted: list[int]) -> None:
-        """Before a lane is overwritten, keep what would be lost in the host store."""
+        """Before a lane is overwritten, keep it in the host store, if enough would be lost."""
         held = slot.token_ids
-        is_lost = common_prefix_length(held, wanted) < len(held) and not any(
+        num_lost = len(held) - common_prefix_length(held, wanted)
+        is_lost = num_lost > MAX_LOST * len(held) and not any(
             common_prefix_length(other.reusable_ids, held) == len(held)
             for other in self._slots
             if other is not slot

@@ -24,6 +24,7 @@ class RecordingLanes:
 
     held: dict[int, list[int]] = field(default_factory=dict)
     num_copies: int = 0
+    num_saved: int = 0
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         assert len(self.held[source]) >= length
@@ -32,6 +33,7 @@ class RecordingLanes:
 
     def save_prefix(self, slot: int, length: int) -> LaneCopy:
         assert len(self.held[slot]) >= length
+        self.num_saved += 1
         return LaneCopy(tuple(self.held[slot][:length]))
 
     def load_prefix(self, slot: int, prefix: LaneCopy, length: int) -> None:
@@ -171,6 +173,19 @@ def test_the_lane_always_holds_what_the_slot_says(
         assert lanes.held.get(slot.index, [])[:length] == slot.token_ids
         lanes.evaluate(slot, prompt)
         slots.release(slot)
+
+
+def test_a_lane_is_not_copied_for_its_last_few_tokens() -> None:
+    """A conversation whose answer ended at a stop word differs in the last token at every turn."""
+    slots, lanes = pool(1)
+    prompt = list(range(10, 40))
+    for turn in range(5):
+        assert run(slots, lanes, [*prompt, 99])[1] == (len(prompt) - 2 if turn else 0)
+        prompt += [50 + turn, 60 + turn]
+    assert lanes.num_saved == 0
+    run(slots, lanes, [7, 8, 9])
+    assert lanes.num_saved == 1
+    assert run(slots, lanes, prompt)[1] == len(prompt) - 2
 
 
 @dataclass
