@@ -18,6 +18,7 @@ from libertai_engine.http.lifecycle import Lifecycle
 from libertai_engine.server import build_app
 from libertai_engine.wire.fields import SAMPLING
 from libertai_llm.params import CompletionParams
+from libertai_llm.replies import engine_error
 from tests.test_imports import LAYERS
 
 ROOT = Path(__file__).parent.parent
@@ -102,6 +103,20 @@ def test_route_table_is_that_of_the_server() -> None:
     words = {word.removeprefix("POST ").removeprefix("GET ") for word in first_cells("The server")}
     table = {word.replace("{id}", "{slot}") for word in words if word.startswith("/")}
     assert table == paths
+
+
+def test_error_table_is_that_of_the_client() -> None:
+    """A status raises the class beside it."""
+    rows = re.findall(r"^\| (\d{3}.*?) \| .*? \| (.*?) \|$", README, flags=re.MULTILINE)
+    assert len(rows) > 8
+    for statuses, kinds in rows:
+        type_name = (re.findall(r"`(\w+)`", statuses) or ["some_error"])[0]
+        codes = [int(code) for code in re.findall(r"\d{3}", statuses)]
+        names = re.findall(r"`(\w+)`", kinds)
+        names = names if len(names) > 1 else names * len(codes)
+        for code, name in zip(codes, names, strict=True):
+            fields = {"code": code, "message": "no", "type": type_name}
+            assert type(engine_error(code, fields, None)).__name__ == name, code
 
 
 def test_links_lead_somewhere() -> None:
