@@ -240,10 +240,23 @@ class Worker:
     ) -> list[tuple[Running, SampledToken | EngineError | None]]:
         """Next tokens, one a row of `logits` `[rows, vocab]`; None where only prefill was asked."""
         sampling = [owner for owner in complete if not owner.sequence.is_prefill_only]
-        states = [owner.sequence.sampler_state for owner in sampling]
-        tokens = self._sampler.sample(logits, states) if states else []
         done = [(owner, None) for owner in complete if owner.sequence.is_prefill_only]
-        return [*done, *zip(sampling, tokens, strict=True)]
+        return [*done, *zip(sampling, self._choose(sampling, logits), strict=True)]
+
+    def _choose(
+        self, sampling: Several[Running], logits: torch.Tensor
+    ) -> list[SampledToken | EngineError]:
+        """A token or an error for every row; whatever the sampler throws, the engine lives on."""
+        if not sampling:
+            return []
+        try:
+            return self._sampler.sample(
+                logits, [owner.sequence.sampler_state for owner in sampling]
+            )
+        except Exception:
+            # NOTE: the logits are changed in place, so there is no second try for single rows.
+            logger.exception("choosing the next tokens failed")
+            return [GenerationFailed("choosing the next token failed") for _ in sampling]
 
     def _run(self, step: Step) -> torch.Tensor:
         try:

@@ -209,6 +209,7 @@ class Faulty(ModelRunner):
 
     poison = -1  # a batch with this token raises
     nan = -1  # rows with this token give no numbers
+    lost = -1  # a batch with this token loses a row of logits
     hold: threading.Event | None = None  # wait for this before each step
 
     def run(self, batch: Batch) -> torch.Tensor:
@@ -222,7 +223,7 @@ class Faulty(ModelRunner):
         for index, row in enumerate(wanting):
             if self.nan in row.token_ids:
                 logits[index] = float("nan")
-        return logits
+        return logits[1:] if self.lost in tokens else logits
 
 
 @pytest.fixture
@@ -250,6 +251,16 @@ def test_a_broken_step_hurts_only_its_request(faulty: tuple[Engine, Faulty], fau
         list(bad)
     rest = [token.token_id for delta in good for token in delta.tokens]
     assert [token.token_id for token in first.tokens] + rest == alone
+    wait_until_idle(engine)
+
+
+def test_a_broken_choice_of_tokens_ends_no_engine(faulty: tuple[Engine, Faulty]) -> None:
+    """Whatever the sampler throws, the requests of that step fail and the next ones run."""
+    engine, runner = faulty
+    runner.lost = 77
+    with pytest.raises(GenerationFailed, match="choosing"):
+        answer(engine, Request(prompt_ids=(1, 77), sampling=GREEDY, max_tokens=3))
+    assert len(answer(engine, Request(prompt_ids=(1, 78), sampling=GREEDY, max_tokens=3))) == 3
     wait_until_idle(engine)
 
 

@@ -115,8 +115,15 @@ def penalize(
     row, repeat, frequency, presence = np.repeat(settings, [len(found) for found in ids], axis=0).T
     spots = _Spots(logits, row.astype(np.int64), np.concatenate(ids))
     found = spots.read()
-    scaled = np.where(found <= 0, found * repeat, found / repeat)
-    spots.write(scaled - (counts * frequency + presence))
+    with np.errstate(over="ignore"):
+        scaled = np.where(found <= 0, found * repeat, found / repeat)
+        taken = counts * frequency + presence
+    # NOTE: what is too large is cut before it is taken off, or infinities would meet as NaN.
+    spots.write(np.where(np.isneginf(found), found, _limited(scaled) - _limited(taken)))
+
+
+def _limited(values: Numbers) -> Numbers:
+    return np.clip(values, -LARGEST, LARGEST)
 
 
 class _Spots:
@@ -143,6 +150,6 @@ class _Spots:
         NOTE: extreme settings must not make an infinite logit of a finite one, so these stop at
         the largest float32; -inf stays (a ban) and NaN stays for the sampler to find.
         """
-        limited = np.where(values == -np.inf, values, np.clip(values, -LARGEST, LARGEST))
+        limited = np.where(values == -np.inf, values, _limited(values))
         new = torch.from_numpy(limited.astype(np.float32))
         self._logits[self._where] = new.to(self._logits.device)

@@ -77,6 +77,18 @@ def test_banned_stays_banned_and_nothing_becomes_infinite() -> None:
     assert logits[0, 2].isnan()
 
 
+@pytest.mark.parametrize("repeat_penalty", [5e-324, 1e308])
+@pytest.mark.parametrize("others", [-1e308, 0.0, 1e308])
+def test_the_most_extreme_settings_give_numbers(repeat_penalty: float, others: float) -> None:
+    """Neither a ban nor something that is no number comes of a finite logit, nor a warning."""
+    logits = torch.tensor([[-3.0, 3.0, 0.0, -math.inf]])
+    params = SamplingParams(
+        repeat_penalty=repeat_penalty, presence_penalty=others, frequency_penalty=others
+    )
+    penalize(logits, [(0, PenaltyWindow(8, [0, 1, 2, 2, 3]), params)])
+    assert logits[0, :3].isfinite().all() and logits[0, 3] == -math.inf
+
+
 @settings(deadline=None)
 @given(
     st.integers(1, 10),
