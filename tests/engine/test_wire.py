@@ -240,6 +240,16 @@ def test_a_cut_prompt_keeps_its_bos() -> None:
     assert fitted.token_ids == (1, *range(521, 1009))
 
 
+@pytest.mark.parametrize("num_keep", [0, 1, 5])
+@pytest.mark.parametrize("context_size", [64, 65])
+def test_a_cut_prompt_always_fits(context_size: int, num_keep: int) -> None:
+    """Whatever its length, with BOS put back too, it leaves room for one token."""
+    for num_tokens in range(context_size, 4 * context_size):
+        fitted = fit_prompt([1, *[5] * (num_tokens - 1)], num_keep, context_size, bos_id=1)
+        assert fitted.is_cut and fitted.token_ids[0] == 1
+        assert len(fitted.token_ids) < context_size
+
+
 def test_an_absurdly_long_prompt_is_not_cut() -> None:
     """Nobody can mean a prompt of more than eight contexts: the engine will refuse it."""
     assert not fit_prompt([5] * 4097, 0, 512, None).is_cut

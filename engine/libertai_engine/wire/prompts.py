@@ -106,8 +106,10 @@ def fit_prompt(
         return uncut
     block = (context_size - num_keep) // 2
     num_erased = (len(token_ids) - num_keep - block) // block * block
+    lost_bos = token_ids[0] == bos_id and num_keep == 0
+    if lost_bos and len(token_ids) - num_erased == context_size - 1:
+        num_erased += 1  # the place of the BOS that comes back
     if cuts_image(token_ids, images, num_keep, num_keep + num_erased):
         return uncut
     kept = [*token_ids[:num_keep], *token_ids[num_keep + num_erased :]]
-    lost_bos = token_ids[0] == bos_id and num_keep == 0
     return FittedPrompt(tuple([token_ids[0], *kept] if lost_bos else kept), num_keep, is_cut=True)
