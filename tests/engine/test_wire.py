@@ -102,6 +102,9 @@ WRONG: list[tuple[str, Any]] = [
     ("logit_bias", 1),
     ("logit_bias", [[1, 1.0]] * 4097),
     ("logit_bias", [[1, math.inf]]),
+    ("logit_bias", [["\ud800", 1]]),
+    ("logit_bias", [["a" * 1025, 1]]),
+    ("logit_bias", [["\N{OWL}" * 250, 1]] * 5),  # a thousand tokens each
     ("prompt", []),
     ("prompt", {}),
     ("prompt", 5),
@@ -165,6 +168,7 @@ def test_logit_bias_forms(tokenizer: Tokenizer) -> None:
     bias = parse(tokenizer, logit_bias=pairs).requests[0].sampling.logit_bias
     assert bias == ((5, 1.5), (6, -math.inf))
     assert parse(tokenizer, logit_bias={"5": 1.5}).requests[0].sampling.logit_bias == ((5, 1.5),)
+    assert parse(tokenizer, logit_bias={"9" * 5000: 1.5}).requests[0].sampling.logit_bias == ()
     word = tokenizer.encode(" the", add_special=False)
     bias = parse(tokenizer, logit_bias=[[" the", -2]]).requests[0].sampling.logit_bias
     assert bias == tuple((token_id, -2.0) for token_id in word)

@@ -22,7 +22,7 @@ from libertai_engine.wire.images import parse_images
 from libertai_engine.wire.prompts import FittedPrompt, encode_prompt, fit_prompt, split_prompts
 
 MAX_STOP_WORDS = 64
-MAX_STOP_BYTES = 1024
+MAX_WORD_BYTES = 1024  # of a stop word or a text with a bias
 MAX_LOGIT_BIAS = 4096
 
 
@@ -168,15 +168,15 @@ def _to_stop(name: str, value: Any) -> tuple[str, ...]:
     if len(words) > MAX_STOP_WORDS:
         raise wrong(name, f"at most {MAX_STOP_WORDS} strings")
     words = [to_str(name, word) for word in words]
-    if any(len(word.encode()) > MAX_STOP_BYTES for word in words):
-        raise wrong(name, f"strings of at most {MAX_STOP_BYTES} bytes")
+    if any(len(word.encode()) > MAX_WORD_BYTES for word in words):
+        raise wrong(name, f"strings of at most {MAX_WORD_BYTES} bytes")
     return tuple(word for word in words if word)
 
 
 def _to_bias(name: str, value: Any, tokenizer: Tokenizer) -> tuple[tuple[int, float], ...]:
     """`[[id or text, number or false], …]`, or an object `{"id or text": number or false}`."""
     if isinstance(value, Mapping):
-        pairs = [[int(key) if key.isdecimal() else key, bias] for key, bias in value.items()]
+        pairs = [[_id_or_text(key), bias] for key, bias in value.items()]
     else:
         pairs = value
     if not isinstance(pairs, list) or len(pairs) > MAX_LOGIT_BIAS:
@@ -184,7 +184,14 @@ def _to_bias(name: str, value: Any, tokenizer: Tokenizer) -> tuple[tuple[int, fl
     result: list[tuple[int, float]] = []
     for pair in pairs:
         result.extend(_bias_of_pair(pair, tokenizer))
+        if len(result) > MAX_LOGIT_BIAS:
+            raise wrong(name, f"texts of at most {MAX_LOGIT_BIAS} tokens together")
     return tuple(result)
+
+
+def _id_or_text(key: str) -> int | str:
+    # NOTE: Python refuses to read thousands of digits; ten are more than any id has.
+    return int(key[:10]) if key.isdecimal() else key
 
 
 def _bias_of_pair(pair: Any, tokenizer: Tokenizer) -> list[tuple[int, float]]:
@@ -199,6 +206,8 @@ def _bias_of_pair(pair: Any, tokenizer: Tokenizer) -> list[tuple[int, float]]:
     else:
         bias = to_float("logit_bias", bias)
     if isinstance(key, str):
+        if len(to_str("logit_bias", key).encode()) > MAX_WORD_BYTES:
+            raise wrong("logit_bias", f"texts of at most {MAX_WORD_BYTES} bytes")
         return [(each, bias) for each in tokenizer.encode(key, add_special=False)]
     is_id = isinstance(key, int) and not isinstance(key, bool) and 0 <= key < tokenizer.vocab_size
     return [(key, bias)] if is_id else []
