@@ -158,7 +158,8 @@ class CompletionAPI:
     ) -> CompletionCall:
         fields = {**body, "stream": is_stream} if isinstance(body, dict) else body
         engine = self.engine
-        system = self._asked_system(fields)
+        asked_system = self._asked_system(fields)
+        system = asked_system or self._system
         limits = Limits(
             num_slots=engine.num_slots,
             context_size=engine.context_size,
@@ -166,14 +167,15 @@ class CompletionAPI:
             vision=engine.vision,
         )
         call = parse(fields, engine.tokenizer, limits)
-        self._system = system  # one assignment: requests after this one see it, running ones do not
+        if asked_system is not None:  # requests after this one see it, running ones do not
+            self._system = asked_system
         return call
 
-    def _asked_system(self, body: Any) -> SystemPrompt:
-        """The system prompt that a body sets, or the present one."""
+    def _asked_system(self, body: Any) -> SystemPrompt | None:
+        """The system prompt that a body sets, if it sets one."""
         value = body.get("system_prompt") if isinstance(body, dict) else None
         if value is None:
-            return self._system
+            return None
         if not self._may_set_system_prompt:
             raise PermissionDenied("`system_prompt` may be set by the server's owner only")
         return parse_system_prompt(value, self.engine.tokenizer, self.engine.context_size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +118,23 @@ def test_it_counts_in_the_context(api: CompletionAPI, engine: Engine) -> None:
     assert cut["truncated"] and cut["tokens_evaluated"] < 128
     num_system = len(engine.tokenizer.encode(SYSTEM["prompt"], add_special=True))
     assert cut["timings"]["cache_n"] >= num_system
+
+
+class Interrupted(list[Any]):
+    """A prompt during whose reading something else happens, once."""
+
+    def __init__(self, pieces: list[Any], happens: Callable[[], object]) -> None:
+        super().__init__(pieces)
+        self._happens = [happens]
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._happens:
+            self._happens.pop()()
+        return super().__iter__()
+
+
+def test_a_request_read_meanwhile_does_not_take_it_back(api: CompletionAPI) -> None:
+    """One that was being read while another set it leaves it as it has become."""
+    prompt = Interrupted(["bir", "ds", 5], lambda: ask(api, "", system_prompt=SYSTEM))
+    ask(api, prompt)
+    assert api.props()["assistant_name"] == "Bot"
