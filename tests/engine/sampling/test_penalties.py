@@ -129,3 +129,26 @@ def test_biases_are_added_and_unknown_ids_do_nothing() -> None:
     bias = Bias.of({0: -2.5, 2: -math.inf, 3: 1.0, -1: 1.0})
     add_biases(logits, [(1, bias)])
     assert logits.tolist() == [[1, 1, 1], [-1.5, 1, -math.inf]]
+
+
+EXTREME = st.sampled_from([-1e308, -1e30, -1.0, 0.0, 1.0, 1e30, 1e308])
+
+
+@given(
+    st.sampled_from([-math.inf, -1e38, -1.0, 0.0, 1.0, 1e38]),
+    st.sampled_from([1e-300, 1e-30, 1.0, 1e30, 1e308]),
+    EXTREME,
+    EXTREME,
+)
+def test_the_largest_settings_make_neither_nan_nor_a_ban(
+    logit: float, repeat: float, frequency: float, presence: float
+) -> None:
+    """A finite logit stays finite and a ban a ban, whatever a request says."""
+    params = SamplingParams(
+        repeat_penalty=repeat, frequency_penalty=frequency, presence_penalty=presence
+    )
+    logits = torch.tensor([[logit, 0.5]])
+    penalize(logits, [(0, PenaltyWindow(8, [0, 0, 0]), params)])
+    changed, untouched = logits[0].tolist()
+    assert math.isfinite(changed) if logit > -math.inf else changed == -math.inf
+    assert untouched == 0.5
