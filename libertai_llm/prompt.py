@@ -70,20 +70,11 @@ class ChatTemplate:
     ) -> str:
         """The prompt text, without the leading BOS text, because the server adds that token.
 
-        Raises `ChatTemplateError` if the template is broken or refuses the messages.
+        Content is text; a template that reads parts only (models with eyes have such) gets it as
+        one part. Raises `ChatTemplateError` if the template is broken or refuses the messages.
         """
-        variables = {
-            "messages": [dict(message) for message in messages],
-            "tools": list(tools) if tools else None,
-            "add_generation_prompt": add_generation_prompt,
-            "bos_token": self.bos_token or "",
-            "eos_token": self.eos_token or "",
-        }
-        try:
-            text = self._compiled.render(variables)
-        # NOTE: a template is a program over foreign data, so any exception may come out of it.
-        except Exception as error:
-            raise ChatTemplateError(f"the chat template failed: {error}") from error
+        shaped = _in_parts(messages) if self._reads_parts else messages
+        text = self._render(shaped, tools, add_generation_prompt)
         return text.removeprefix(self.bos_token) if self.bos_token else text
 
     @cached_property
@@ -104,10 +95,48 @@ class ChatTemplate:
         return [word] if word.strip() else []
 
     @cached_property
+    def _reads_parts(self) -> bool:
+        """True if the template shows nothing of a plain text, but shows one given as a part."""
+        return not self._shows_text(_PROBE) and self._shows_text(_in_parts(_PROBE))
+
+    def _shows_text(self, messages: Sequence[Message]) -> bool:
+        try:
+            return _QUESTION in self._render(messages, None, False)
+        except ChatTemplateError:
+            return False
+
+    def _render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None,
+        add_generation_prompt: bool,
+    ) -> str:
+        variables = {
+            "messages": [dict(message) for message in messages],
+            "tools": list(tools) if tools else None,
+            "add_generation_prompt": add_generation_prompt,
+            "bos_token": self.bos_token or "",
+            "eos_token": self.eos_token or "",
+        }
+        try:
+            return self._compiled.render(variables)
+        # NOTE: a template is a program over foreign data, so any exception may come out of it.
+        except Exception as error:
+            raise ChatTemplateError(f"the chat template failed: {error}") from error
+
+    @cached_property
     def _compiled(self) -> Template:
         from libertai_llm.sandbox import compile_template
 
         return compile_template(CHATML if self.source is None else self.source)
+
+
+def _in_parts(messages: Sequence[Message]) -> list[Message]:
+    """The messages with their texts as parts."""
+    return [
+        {**message, "content": [{"type": "text", "text": message["content"]}]}
+        for message in messages
+    ]
 
 
 def merge_stops(*lists: Iterable[str] | str | None) -> list[str]:

@@ -129,6 +129,18 @@ class Props:
     model: str | None = None
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
+    @property
+    def sees_images(self) -> bool | None:
+        """Whether the model is shown what `image_data` holds.
+
+        NOTE: today's llama-server has models that see and no `image_data`: it names a marker.
+        """
+        modalities = self.raw.get("modalities")
+        told = modalities.get("vision") if isinstance(modalities, Mapping) else None
+        if not isinstance(told, bool):
+            return None
+        return told and not self.raw.get("media_marker")
+
     @classmethod
     def from_wire(cls, reply: Mapping[str, Any]) -> Props:
         """From `GET /props`; empty texts count as not told."""

@@ -18,7 +18,7 @@ from langchain_core.runnables import RunnableConfig
 from pydantic import ConfigDict
 
 from libertai_llm.langchain.base import BaseLibertai
-from libertai_llm.langchain.messages import template_messages
+from libertai_llm.langchain.messages import read_messages
 from libertai_llm.langchain.options import PLACEMENT, CallOptions, split_options, with_thread
 from libertai_llm.langchain.output import chat_chunk, chat_result, combine_llm_outputs
 from libertai_llm.prompt import ChatTemplate
@@ -112,10 +112,17 @@ class ChatLibertai(BaseLibertai, BaseChatModel):
     def get_num_tokens_from_messages(
         self, messages: Sequence[BaseMessage], tools: Sequence[Any] | None = None
     ) -> int:
-        """Tokens of the prompt that these messages become: what `input_tokens` will say."""
+        """Tokens of the prompt that these messages become: what `input_tokens` will say.
+
+        Only the server knows what images take, so it is asked to read a prompt that shows some.
+        """
         if tools:
             raise NotImplementedError("tools are not supported")
-        prompt = self._connect().template(self.chat_template).render(template_messages(messages))
+        call, prompt = _ask(
+            self._connect().template(self.chat_template), messages, self._call(None, {})
+        )
+        if call.options.get("image_data"):
+            return self._connect().complete(call.evaluating_only(), prompt).tokens_evaluated
         if self.custom_get_token_ids is not None:
             return len(self.custom_get_token_ids(prompt))
         return len(self._connect().tokenize(prompt, add_special=True))
@@ -197,5 +204,6 @@ def _ask(
     template: ChatTemplate, messages: Sequence[BaseMessage], call: CallOptions
 ) -> tuple[CallOptions, str]:
     """The call with the template's stop words, and the prompt."""
-    prompt = template.render(template_messages(messages))
-    return call.stopping_at(template.stops), prompt
+    conversation = read_messages(messages)
+    prompt = template.render(conversation.messages)
+    return call.stopping_at(template.stops).showing(conversation.image_data), prompt

@@ -48,6 +48,7 @@ class Connection:
         self.sessions = sessions
         self._client: Client | None = None
         self._async_client: AsyncClient | None = None
+        self._props: Props | None = None
         self._template: ChatTemplate | None = None
         self._lock = threading.Lock()
 
@@ -72,17 +73,20 @@ class Connection:
             return self._async_client
 
     def complete(self, call: CallOptions, prompt: str) -> Completion:
-        """The whole answer."""
+        """The whole answer. Raises `InvalidOption` for images that nobody would look at."""
+        self._check_images(call)
         with model_errors(), self.sessions.checkout(call.thread_id, prompt) as session:
             return self.client.complete(prompt, session=session, **call.arguments)
 
     async def acomplete(self, call: CallOptions, prompt: str) -> Completion:
         """`complete` without blocking."""
+        await self._acheck_images(call)
         with model_errors(), self.sessions.checkout(call.thread_id, prompt) as session:
             return await self.async_client.complete(prompt, session=session, **call.arguments)
 
     def stream(self, call: CallOptions, prompt: str) -> Generator[CompletionChunk, None, None]:
         """The answer as it comes. Closing the generator stops it at the other end."""
+        self._check_images(call)
         with (
             model_errors(),
             self.sessions.checkout(call.thread_id, prompt) as session,
@@ -94,6 +98,7 @@ class Connection:
         self, call: CallOptions, prompt: str
     ) -> AsyncGenerator[CompletionChunk, None]:
         """`stream` without blocking."""
+        await self._acheck_images(call)
         with model_errors(), self.sessions.checkout(call.thread_id, prompt) as session:
             answer = self.async_client.stream(prompt, session=session, **call.arguments)
             async with aclosing(answer) as chunks:
@@ -110,8 +115,7 @@ class Connection:
         if source is not None:
             return _given_template(source)
         if self._template is None:
-            with model_errors():
-                self._template = _told_template(self._props())
+            self._template = _told_template(self.props())
         return self._template
 
     async def atemplate(self, source: str | None) -> ChatTemplate:
@@ -119,9 +123,28 @@ class Connection:
         if source is not None:
             return _given_template(source)
         if self._template is None:
-            with model_errors():
-                self._template = _told_template(await self._aprops())
+            self._template = _told_template(await self.aprops())
         return self._template
+
+    def props(self) -> Props:
+        """What the server tells of itself; nothing, if it keeps that to itself. Asked for once."""
+        if self._props is None:
+            with model_errors():
+                try:
+                    self._props = self.client.props()
+                except APIError as error:
+                    self._props = _no_props(error)
+        return self._props
+
+    async def aprops(self) -> Props:
+        """`props` without blocking."""
+        if self._props is None:
+            with model_errors():
+                try:
+                    self._props = await self.async_client.props()
+                except APIError as error:
+                    self._props = _no_props(error)
+        return self._props
 
     def close(self) -> None:
         """Let go of the blocking client."""
@@ -146,23 +169,25 @@ class Connection:
             return settings
         return {**settings, "engine": resolve_target(None, None)}
 
-    def _props(self) -> Props:
-        try:
-            return self.client.props()
-        except APIError as error:
-            return _no_props(error)
+    def _check_images(self, call: CallOptions) -> None:
+        if call.options.get("image_data"):
+            _check_sees_images(self.props())
 
-    async def _aprops(self) -> Props:
-        try:
-            return await self.async_client.props()
-        except APIError as error:
-            return _no_props(error)
+    async def _acheck_images(self, call: CallOptions) -> None:
+        if call.options.get("image_data"):
+            _check_sees_images(await self.aprops())
 
 
 def _no_props(error: APIError) -> Props:
     if error.status in _TELLS_NOTHING:
         return Props()
     raise error
+
+
+def _check_sees_images(props: Props) -> None:
+    """Raise `InvalidOption` if the server says that it would ignore images."""
+    if props.sees_images is False:
+        raise InvalidOption("the server's model is not shown images", field="image_data")
 
 
 def _told_template(props: Props) -> ChatTemplate:

@@ -1,16 +1,20 @@
 """LangChain messages become the plain dicts that chat templates read.
 
-In: `BaseMessage`s with text in any of LangChain's content formats.
+In: `BaseMessage`s with text and images in any of LangChain's content formats.
 Out: `{"role", "content", …}` dicts whose text is exactly what the messages hold: an earlier answer
-must come back letter by letter, or the server cannot reuse what it cached for it.
+must come back letter by letter, or the server cannot reuse what it cached for it. An image is a
+tag in the text, and itself apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, ToolMessage
+
+from libertai_llm.langchain.images import IMAGE_KINDS, Album
 
 _ROLES = {
     "human": "user",
@@ -23,16 +27,26 @@ _ROLES = {
 _SILENT = frozenset({"reasoning", "tool_call", "invalid_tool_call", "thinking", "tool_use"})
 
 
-def template_messages(messages: Iterable[BaseMessage]) -> list[dict[str, Any]]:
-    """The messages as a chat template wants them.
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Messages as a chat template wants them; `image_data` holds the images that they show."""
 
-    Raises `ValueError` naming the block type for content that is not text (image, audio, file…).
+    messages: list[dict[str, Any]]
+    image_data: list[dict[str, Any]]
+
+
+def read_messages(messages: Iterable[BaseMessage]) -> Conversation:
+    """The messages for the chat template and the server.
+
+    Raises `ValueError` naming the block type for content that is neither text nor image (audio,
+    file…), or the address of an image that would have to be fetched.
     """
-    return [_template_message(message) for message in messages]
+    album = Album()
+    return Conversation([_template_message(each, album) for each in messages], album.image_data)
 
 
-def _template_message(message: BaseMessage) -> dict[str, Any]:
-    result: dict[str, Any] = {"role": _role(message), "content": _text(message)}
+def _template_message(message: BaseMessage, album: Album) -> dict[str, Any]:
+    result: dict[str, Any] = {"role": _role(message), "content": _text(message, album)}
     if message.name:
         result["name"] = message.name
     if isinstance(message, AIMessage) and message.tool_calls:
@@ -54,20 +68,22 @@ def _role(message: BaseMessage) -> str:
     return role
 
 
-def _text(message: BaseMessage) -> str:
+def _text(message: BaseMessage, album: Album) -> str:
     if isinstance(message.content, str):
         return message.content
     blocks = cast("list[dict[str, Any]]", message.content_blocks)
-    return "".join(_block_text(block) for block in blocks)
+    return "".join(_block_text(block, album) for block in blocks)
 
 
-def _block_text(block: dict[str, Any]) -> str:
+def _block_text(block: dict[str, Any], album: Album) -> str:
     kind = block["type"]
     if kind == "non_standard":
         block = block["value"]
         kind = block.get("type", kind)
     if kind == "text":
         return str(block["text"])
+    if kind in IMAGE_KINDS:
+        return album.tag(block)
     if kind in _SILENT:
         return ""
-    raise ValueError(f"content blocks of type {kind!r} are not supported: only text is")
+    raise ValueError(f"content blocks of type {kind!r} are not supported: only text and images are")

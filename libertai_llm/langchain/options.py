@@ -47,6 +47,23 @@ class CallOptions:
         stops = merge_stops(self.options.get("stop"), words)
         return replace(self, options={**self.options, "stop": stops})
 
+    def showing(self, image_data: Sequence[Mapping[str, Any]]) -> CallOptions:
+        """The same call with the images of its messages.
+
+        Raises `InvalidOption` if the call brings `image_data` of its own: the numbers would clash.
+        """
+        if not image_data:
+            return self
+        if self.options.get("image_data"):
+            raise InvalidOption(
+                "`image_data` is given beside messages with images", field="image_data"
+            )
+        return replace(self, options={**self.options, "image_data": image_data})
+
+    def evaluating_only(self) -> CallOptions:
+        """The same call, with no answer generated."""
+        return replace(self, options={**self.options, "max_tokens": 0})
+
 
 def canonical(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options under one name each: `n_predict` and `max_completion_tokens` are `max_tokens`.

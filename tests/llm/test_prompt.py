@@ -48,6 +48,20 @@ def test_the_next_prompt_continues_the_last_prompt_and_its_answer(answer: str) -
     assert template.render(more).startswith(first + answer)
 
 
+READS_PARTS = (
+    "{% for m in messages %}{{ m['role'] }}:{% for part in m['content'] %}"
+    "{% if part['type'] == 'text' %}{{ part['text'] }}{% elif part['type'] == 'image' %}<image>"
+    "{% endif %}{% endfor %}<end>\n{% endfor %}"
+)
+
+
+def test_a_template_that_reads_parts_gets_parts() -> None:
+    """Models with eyes have such; over plain text it would write nothing, and say nothing."""
+    template = ChatTemplate(READS_PARTS)
+    assert template.render(TALK[2:]) == "assistant:Fine. And you? <end>\nuser:Good.<end>\n"
+    assert template.stops == ["<end>"]
+
+
 def test_chatml_shows_earlier_tool_calls() -> None:
     """Calls in the history are part of the prompt, as plain JSON and not as HTML."""
     call = {"type": "function", "function": {"name": "add", "arguments": {"a": "<é>"}}}

@@ -30,6 +30,10 @@ CHATML = (
 """ChatML, the template of a model that brings none."""
 
 
+_QUESTION = "question-8f2c"  # content that no template treats specially
+_PROBE = ({"role": "user", "content": _QUESTION},)
+
+
 class _GenerationBlock(Extension):
     """Reads `{% generation %}…{% endgeneration %}` as its contents.
 
@@ -55,11 +59,12 @@ def render(
 ) -> str:
     """The prompt that `template` makes of `messages`, at most `MAX_PROMPT_CHARS` long.
 
-    Raises `InvalidRequest` for whatever goes wrong: a template that does not parse or asks for
+    Content is text; a template that reads parts only (models with eyes have such) gets it as one
+    part. Raises `InvalidRequest` for whatever goes wrong: a template that does not parse or asks for
     what the sandbox forbids, one that refuses the messages (`raise_exception`), a longer text.
     """
     variables = {
-        "messages": messages,
+        "messages": _in_parts(messages) if _reads_parts(template) else messages,
         "bos_token": bos_token,
         "eos_token": eos_token,
         "add_generation_prompt": add_generation_prompt,
@@ -85,6 +90,28 @@ def _join(template: Template, variables: dict[str, Any]) -> str:
             raise InvalidRequest("the chat template makes too long a prompt", field="messages")
         parts.append(part)
     return "".join(parts)
+
+
+@lru_cache(maxsize=8)
+def _reads_parts(source: str) -> bool:
+    """True if a template shows nothing of a plain text, but shows one given as a part."""
+    return not _shows_text(source, _PROBE) and _shows_text(source, _in_parts(_PROBE))
+
+
+def _shows_text(source: str, messages: Sequence[Mapping[str, Any]]) -> bool:
+    names = ("bos_token", "eos_token", "add_generation_prompt", "tools")
+    try:
+        return _QUESTION in _join(_compile(source), {**dict.fromkeys(names), "messages": messages})
+    except Exception:  # NOTE: as in `render`, any may come out of a template
+        return False
+
+
+def _in_parts(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The messages with their texts as parts."""
+    return [
+        {**message, "content": [{"type": "text", "text": message["content"]}]}
+        for message in messages
+    ]
 
 
 @lru_cache(maxsize=8)

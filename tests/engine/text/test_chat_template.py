@@ -32,6 +32,22 @@ def test_chatml_is_the_template_of_models_without_one() -> None:
     assert render(CHATML, add_generation_prompt=False) == turns
 
 
+READS_PARTS = (
+    "{% for m in messages %}{{ m['role'] }}:{% for part in m['content'] %}"
+    "{% if part['type'] == 'text' %}{{ part['text'] }}{% elif part['type'] == 'image' %}<image>"
+    "{% endif %}{% endfor %};{% endfor %}"
+)
+
+
+def test_a_template_that_reads_parts_gets_parts() -> None:
+    """Models with eyes have such; over plain text it would write nothing, and say nothing."""
+    assert render(READS_PARTS) == "system:Be brief.;user:Hi <b>;"
+    both = (
+        "{% for m in messages %}{{ m['content'] if m['content'] is string else 1/0 }}{% endfor %}"
+    )
+    assert render(both) == "Be brief.Hi <b>"
+
+
 def test_templates_get_tokens_and_tools() -> None:
     """tojson writes plain JSON, not HTML-safe JSON."""
     template = "{{ bos_token }}{{ tools | tojson }}{{ eos_token }}"

@@ -178,13 +178,13 @@ def test_a_broken_template_is_a_typed_error(server: ScriptedServer) -> None:
 
 
 def test_what_is_not_built_yet_says_so(chat: ChatLibertai) -> None:
-    """Tools and structured output raise; other content than text is named."""
+    """Tools and structured output raise; content that is neither text nor image is named."""
     with pytest.raises(NotImplementedError):
         chat.bind_tools([])
     with pytest.raises(NotImplementedError):
         chat.with_structured_output({"title": "x", "type": "object", "properties": {}})
-    with pytest.raises(ValueError, match="'image'"):
-        chat.invoke([HumanMessage([{"type": "image", "url": "http://example.org/a.png"}])])
+    with pytest.raises(ValueError, match="'audio'"):
+        chat.invoke([HumanMessage([{"type": "audio", "url": "http://example.org/a.wav"}])])
 
 
 def test_token_counts_are_the_servers(server: ScriptedServer, tiny_engine: Engine) -> None:

@@ -17,7 +17,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
-from libertai_llm.langchain.messages import template_messages
+from libertai_llm.langchain.messages import Conversation, read_messages
 
 TEXT = "  spaces\nstay \n"
 
@@ -66,28 +66,25 @@ TEXT = "  spaces\nstay \n"
 )
 def test_each_kind_of_message(message: BaseMessage, expected: dict[str, Any]) -> None:
     """Roles, names, calls and text are kept; what is no text for the model is left out."""
-    assert template_messages([message]) == [expected]
+    assert read_messages([message]) == Conversation([expected], [])
 
 
 @pytest.mark.parametrize(
     ("block", "kind"),
     [
-        ({"type": "image_url", "image_url": {"url": "data:image/png;base64,aaaa"}}, "image"),
-        ({"type": "image_url", "image_url": "http://example.org/a.png"}, "image_url"),
-        ({"type": "image", "url": "http://example.org/a.png"}, "image"),
         ({"type": "input_audio", "input_audio": {"data": "aaaa", "format": "wav"}}, "audio"),
         ({"type": "file", "file": {"file_data": "data:application/pdf;base64,aa"}}, "file"),
         ({"type": "tool_result", "tool_use_id": "1", "content": "x"}, "tool_result"),
         ({"type": "hologram"}, "hologram"),
     ],
 )
-def test_what_is_not_text_is_named(block: dict[str, Any], kind: str) -> None:
+def test_what_is_neither_text_nor_image_is_named(block: dict[str, Any], kind: str) -> None:
     """Other content is an error that says which, never silently left out."""
     with pytest.raises(ValueError, match=f"'{kind}'"):
-        template_messages([HumanMessage([{"type": "text", "text": "see"}, block])])
+        read_messages([HumanMessage([{"type": "text", "text": "see"}, block])])
 
 
 def test_a_message_without_a_role_is_an_error() -> None:
     """A message that no template can place is named."""
     with pytest.raises(ValueError, match="'remove'"):
-        template_messages([RemoveMessage(id="1")])
+        read_messages([RemoveMessage(id="1")])
