@@ -13,6 +13,7 @@ import json
 import os
 import runpy
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -215,7 +216,7 @@ def is_healthy(url: str, server: subprocess.Popen[bytes]) -> bool:
     """Ask `/health` until it says ok; False if the server ends or takes too long."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
-        with contextlib.suppress(requests.ConnectionError):  # it does not listen yet
+        with contextlib.suppress(requests.RequestException):  # it does not listen yet, or is busy
             if requests.get(f"{url}/health", timeout=2).status_code == 200:
                 return True
         time.sleep(0.1)
@@ -274,6 +275,8 @@ def print_table(outcomes: list[Outcome]) -> None:
 
 def main() -> int:
     """Both halves, then the table."""
+    # SIGTERM shall end the server too, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     # As the command `libertai-engine` does: torch's threads leave the cores while they wait.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     start = time.monotonic()
