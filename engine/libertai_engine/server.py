@@ -7,7 +7,6 @@ uvicorn are known here and in `http/` only.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -64,12 +63,12 @@ class Endpoints:
 
     async def slot_action(self, request: Request) -> Response:
         """`POST /slots/{slot}?action=…`."""
-        is_empty = request.headers.get("content-length", "0") == "0"
-        body = {} if is_empty else await self._service.body(request)
+        headers = request.headers
+        has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+        body = await self._service.body(request) if has_body else {}
         action = request.query_params.get("action", "")
         slot: int = request.path_params["slot"]
-        api = self._service.api
-        return JSONAnswer(await asyncio.to_thread(api.slot_action, slot, action, body))
+        return await self._service.wait(request, self._service.api.slot_action, slot, action, body)
 
     async def props(self, request: Request) -> Response:
         """`GET /props`."""

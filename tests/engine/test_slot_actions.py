@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from libertai_engine.api import CompletionAPI
 from libertai_engine.config import EngineConfig
 from libertai_engine.engine import load_engine
-from tests.engine.serving import Running, running
+from tests.engine.serving import Running, request_bytes, running, wait_until
 
 PROMPT = "The little girl who liked to read books about the stars"
 
@@ -110,3 +112,32 @@ def test_without_a_folder_there_are_no_files(tiny_model: Path) -> None:
     with load_engine(config, progress=False) as engine, running(CompletionAPI(engine)) as server:
         assert server.post("/slots/0?action=save", {"filename": "x"}).status == 501
         assert server.post("/slots/0?action=erase", {}).status == 200
+
+
+def test_a_body_in_chunks_is_read(server: Running, folder: Path) -> None:
+    """A client need not say beforehand how long its body is."""
+    complete(server, 0)
+    body = b'{"filename": "chunks"}'
+    head = (
+        b"POST /slots/0?action=save HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n"
+    )
+    reply = server.raw(head + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
+    assert reply.status == 200 and (folder / "chunks").exists()
+
+
+def test_waiting_for_a_busy_slot_holds_nobody_else_up(server: Running) -> None:
+    """However many wait for a slot, others are answered; who leaves does not wait any more."""
+    endless = {"prompt": PROMPT, "n_predict": 10**6, "ignore_eos": True, "slot_id": 0}
+    with ExitStack() as clients:
+        first = clients.enter_context(server.connect())
+        first.sendall(request_bytes("POST", "/completion", json.dumps(endless).encode()))
+        wait_until(lambda: server.lifecycle.api.engine.load.num_running == 1)
+        for _ in range(40):
+            client = clients.enter_context(server.connect())
+            client.sendall(request_bytes("POST", "/slots/0?action=erase"))
+        wait_until(lambda: server.lifecycle.num_requests == 41)
+        assert server.post("/tokenize", {"content": "x"}).status == 200
+        assert complete(server, 1)["tokens_predicted"] == 4
+    wait_until(lambda: server.lifecycle.num_requests == 0)
+    assert server.send("POST", "/slots/0?action=erase").status == 200
