@@ -23,26 +23,37 @@ INTERRUPTED = 130
 COMMANDS: tuple[ModuleType, ...] = (serve, chat, complete, info)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line. Nothing heavy is imported for it."""
+def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The whole command line, and the parser of each command. Nothing heavy is imported."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Run a language model: over HTTP as the llama-like API, or on the terminal.",
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    parsers = {}
     for command in COMMANDS:
         text = (command.__doc__ or "").partition(": ")[2].partition("\n")[0]
         name = command.__name__.rpartition(".")[2]
         sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         command.add_arguments(sub)
         sub.set_defaults(run=command.run, parser=sub)
-    return parser
+        parsers[name] = sub
+    return parser, parsers
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments of one command, flags and the rest in any order."""
+    parser, parsers = build_parser()
+    if argv and argv[0] in parsers:
+        # NOTE: a parser with commands cannot do this itself.
+        return parsers[argv[0]].parse_intermixed_args(argv[1:])
+    return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    args = build_parser().parse_args(argv)
+    args = parse(sys.argv[1:] if argv is None else argv)
     # NOTE: torch's threads wait for each other several times a layer. Spinning meanwhile makes them
     # 15 times slower as soon as other programs want the cores too, and gains nothing on idle ones.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

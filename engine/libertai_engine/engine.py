@@ -7,6 +7,7 @@ The work is done by the `Worker`'s thread.
 from __future__ import annotations
 
 import os
+import sys
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -213,16 +214,17 @@ class Engine:
         return limit is not None and len(request.prompt_ids) + limit > self.context_size
 
 
-def load_engine(config: EngineConfig | str, *, progress: bool = True) -> Engine:
+def load_engine(config: EngineConfig | str, *, progress: bool | None = None) -> Engine:
     """Load a model and start an engine on it.
 
     `config` is an `EngineConfig`, or just the model: a folder, a hub id, a GGUF file, or "demo".
+    A progress bar goes to stderr; by default only if that is a terminal.
     Raises `ModelLoadError` saying what is wrong with the model.
     """
     config = EngineConfig(model=config) if isinstance(config, str) else config
     if config.threads is not None:  # NOTE: torch knows one number for the whole process
         torch.set_num_threads(config.threads)
-    model = load_model(config, progress=progress)
+    model = load_model(config, progress=sys.stderr.isatty() if progress is None else progress)
     eyes = model.vision if isinstance(model.vision, Vision) else None
     runner = ModelRunner(
         model.module,

@@ -284,3 +284,9 @@ def test_waiting_threads_leave_the_cores_to_others(
         monkeypatch.delenv("OMP_WAIT_POLICY")
     assert main(["complete", "demo", ""]) == 1
     assert os.environ["OMP_WAIT_POLICY"] == expected
+
+
+def test_flags_may_stand_between_the_other_arguments() -> None:
+    """`complete MODEL --temp 0 PROMPT` means what `complete MODEL PROMPT --temp 0` means."""
+    mixed = parse(["complete", "demo", "--temp", "0", "a text"])
+    assert mixed.prompt == "a text" == parse(["complete", "demo", "a text", "--temp", "0"]).prompt

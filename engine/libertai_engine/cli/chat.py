@@ -50,7 +50,7 @@ def run(args: Namespace) -> int:
     )
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  (gives `input` line editing and history)
-    with load_engine(config, progress=sys.stderr.isatty()) as engine:
+    with load_engine(config) as engine:
         Chat(engine, request, system=args.system, is_verbose=args.verbose).run()
     return 0
 

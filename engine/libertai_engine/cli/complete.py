@@ -35,7 +35,7 @@ def run(args: Namespace) -> int:
     from libertai_engine.engine import load_engine
     from libertai_engine.sequence import Request
 
-    with load_engine(config, progress=sys.stderr.isatty()) as engine:
+    with load_engine(config) as engine:
         prompt_ids = tuple(engine.tokenizer.encode(prompt, add_special=True))
         request = Request(
             prompt_ids=prompt_ids, sampling=sampling, max_tokens=max_tokens, stop=tuple(args.stop)

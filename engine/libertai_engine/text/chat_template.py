@@ -60,8 +60,8 @@ def render(
     """The prompt that `template` makes of `messages`, at most `MAX_PROMPT_CHARS` long.
 
     Content is text; a template that reads parts only (models with eyes have such) gets it as one
-    part. Raises `InvalidRequest` for whatever goes wrong: a template that does not parse or asks for
-    what the sandbox forbids, one that refuses the messages (`raise_exception`), a longer text.
+    part. Raises `InvalidRequest` for whatever goes wrong: a template that does not parse or asks
+    for what the sandbox forbids, one that refuses the messages (`raise_exception`), a longer text.
     """
     variables = {
         "messages": _in_parts(messages) if _reads_parts(template) else messages,
