@@ -14,6 +14,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
+from libertai_llm.context import refuse_cut_prompt
 from libertai_llm.errors import BadRequest, LibertaiError, RateLimited, SlotUnavailable, TimedOut
 from libertai_llm.retry import RetryPolicy
 from libertai_llm.session import ANY_SLOT, Session
@@ -84,7 +85,12 @@ class Call:
             self.succeed(chunk.final)
 
     def succeed(self, completion: Completion) -> None:
-        """The whole answer is here: the session learns where the conversation stands."""
+        """The whole answer is here: the session learns where the conversation stands.
+
+        Raises `ContextWindowExceeded` if the server dropped what the caller wanted to be read.
+        """
+        if self.path == "/completion" and self.body.get("context_shift") is False:
+            refuse_cut_prompt(completion, self.body.get("n_predict"))
         if self._keeps_slot:
             self.session.on_slot(completion.slot_id)
             self.session.on_text(self.body.get("prompt"), completion.content)

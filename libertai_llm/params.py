@@ -27,6 +27,10 @@ class CompletionParams:
     added, or to False, which bans the token; `n_probs` asks for that many probabilities a token;
     `slot_id` -1 leaves the choice to the server; `extra_body` holds further fields for the server
     at hand, sent as they are. Raises `InvalidOption` naming the field.
+
+    `context_shift` False: a prompt that does not fit raises `ContextWindowExceeded`, and an answer
+    ends with the context. True: a long prompt is cut, and while an answer goes on the oldest part
+    of a full context is dropped; `Completion.truncated` then says so.
     """
 
     max_tokens: int | None = field(default=None, metadata=checks.integer(-1, wire="n_predict"))
@@ -70,6 +74,7 @@ class CompletionParams:
     image_data: Sequence[Mapping[str, Any]] | None = field(default=None, metadata=checks.images())
     system_prompt: Mapping[str, str] | None = field(default=None, metadata=checks.text_object())
     cache_prompt: bool | None = field(default=True, metadata=checks.boolean())
+    context_shift: bool | None = field(default=False, metadata=checks.boolean())
     slot_id: int | None = field(default=None, metadata=checks.integer(-1))
     extra_body: Mapping[str, Any] = field(default_factory=dict)
 
@@ -93,7 +98,7 @@ class CompletionParams:
             python_name = python_name_of(name)
             if python_name in given:
                 raise InvalidOption(f"`{name}` is given twice", field=name)
-            if value is not None or python_name == "cache_prompt":
+            if value is not None or python_name in _SENT_BY_DEFAULT:
                 given[python_name] = value
         return cls(**given)
 
@@ -153,6 +158,9 @@ def _check_extra(value: Any) -> dict[str, Any]:
             raise InvalidOption(f"`{name}` in `extra_body` must not be None", field=name)
     return extra
 
+
+# Their default here is not the server's, so None has a meaning of its own: not sent.
+_SENT_BY_DEFAULT = frozenset({"cache_prompt", "context_shift"})
 
 # What the client itself writes into a body.
 RESERVED = frozenset({"prompt", "stream", "input_prefix", "input_suffix"})

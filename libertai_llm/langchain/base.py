@@ -120,6 +120,9 @@ class BaseLibertai(BaseLanguageModel):  # type: ignore[type-arg]
     system_prompt: dict[str, str] | None = None
     cache_prompt: bool = True
     """Let the server keep what it evaluated for the next turn."""
+    context_shift: bool = False
+    """False: what does not fit the context raises `ContextOverflowError`. True: it is cut, and
+    the oldest part of a full context is dropped while an answer goes on."""
     slot_id: int | None = None
     """A slot of the server for all calls; None or -1: each conversation keeps its own."""
     extra_body: dict[str, Any] | None = None

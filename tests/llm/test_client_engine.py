@@ -166,6 +166,23 @@ def test_refusals_are_the_same(client: Any, engine: Engine) -> None:
         list(client.infill_stream("a", "b"))
 
 
+def test_a_full_context(client: Any, engine: Engine) -> None:
+    """Strict unless the caller allows a cut; then it is said, and answers go past the end."""
+    n_ctx = engine.context_size
+    too_long = engine.tokenizer.encode("word " * n_ctx, add_special=True)[: n_ctx + 5]
+    for ask in (client.complete, lambda *a, **k: list(client.stream(*a, **k))):
+        with pytest.raises(errors.ContextWindowExceeded) as caught:
+            ask(too_long, max_tokens=4)
+        assert (caught.value.n_prompt_tokens, caught.value.n_ctx) == (n_ctx + 5, n_ctx)
+    cut = client.complete(too_long, max_tokens=4, context_shift=True)
+    assert cut.truncated and cut.tokens_evaluated < n_ctx
+    options = {"max_tokens": 9, "ignore_eos": True}
+    ended = client.complete(too_long[: n_ctx - 4], **options)
+    assert (ended.truncated, ended.stop_type, ended.tokens_predicted) == (True, "limit", 4)
+    shifted = client.complete(too_long[: n_ctx - 4], context_shift=True, **options)
+    assert shifted.truncated and shifted.tokens_predicted >= 9
+
+
 def test_a_slot_of_another_engine_is_forgotten(client: Any) -> None:
     """A session whose slot does not exist here goes on with any."""
     answer = client.complete("x", session=Session(slot_id=50), max_tokens=1)

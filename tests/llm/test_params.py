@@ -15,7 +15,12 @@ from hypothesis import strategies as st
 from libertai_llm.checks import check_prompt
 from libertai_llm.endpoint import encode_body
 from libertai_llm.errors import InvalidOption, LibertaiError, OptionError, UnknownOption
-from libertai_llm.params import OPTION_NAMES, CompletionParams, completion_body, infill_body
+from libertai_llm.params import (
+    OPTION_NAMES,
+    CompletionParams,
+    completion_body,
+    infill_body,
+)
 
 
 def wire(**options: Any) -> dict[str, Any]:
@@ -23,11 +28,15 @@ def wire(**options: Any) -> dict[str, Any]:
 
 
 def test_nothing_asked_nothing_sent() -> None:
-    """Only the cache is asked for by default; None means the server's default."""
-    assert wire() == {"cache_prompt": True}
-    assert wire(temperature=None, stop=None, seed=None) == {"cache_prompt": True}
-    assert wire(cache_prompt=None) == {}
-    assert wire(cache_prompt=False) == {"cache_prompt": False}
+    """Only the cache, and to leave prompts whole; None means the server's default."""
+    usual = {"cache_prompt": True, "context_shift": False}
+    assert wire() == usual
+    assert wire(temperature=None, stop=None, seed=None) == usual
+    assert wire(cache_prompt=None, context_shift=None) == {}
+    assert wire(cache_prompt=False, context_shift=True) == {
+        "cache_prompt": False,
+        "context_shift": True,
+    }
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "n_predict", "max_completion_tokens"])
@@ -63,6 +72,7 @@ def test_unknown_options(name: str, meant: str) -> None:
         wire(zzzzzz=1)
 
 
+SWITCHES = ("cache_prompt", "context_shift")
 VALUES: dict[str, Any] = {
     "dry_sequence_breakers": ["\n"],
     "samplers": ["top_k"],
@@ -78,7 +88,7 @@ VALUES: dict[str, Any] = {
 @pytest.mark.parametrize("name", sorted({each.name for each in fields(CompletionParams)}))
 def test_every_option_refuses_foreign_types(name: str) -> None:
     """A server of 2023 ends its process on them, so each field is checked, by name."""
-    if name in {"penalize_nl", "ignore_eos", "post_sampling_probs", "cache_prompt"}:
+    if name in {"penalize_nl", "ignore_eos", "post_sampling_probs", *SWITCHES}:
         good, bad = True, [1, "true", 0.0]
     elif name in VALUES:
         good, bad = VALUES[name], [5, True, object(), ["a", 1], {"a": object()}]
@@ -125,6 +135,7 @@ def test_numbers_of_other_libraries() -> None:
         "temperature": 0.5,
         "n_predict": 3,
         "cache_prompt": True,
+        "context_shift": False,
     }
 
 
@@ -175,9 +186,10 @@ def test_prompts() -> None:
 def test_bodies() -> None:
     """What the two generating routes get."""
     assert completion_body("x", {"stop": "y"}, is_stream=True) == {
-        "prompt": "x", "stream": True, "stop": ["y"], "cache_prompt": True,
+        "prompt": "x", "stream": True, "stop": ["y"], "cache_prompt": True, "context_shift": False,
     }  # fmt: skip
-    assert infill_body("a", "b", {"cache_prompt": None}, is_stream=False) == {
+    unset = {"cache_prompt": None, "context_shift": None}
+    assert infill_body("a", "b", unset, is_stream=False) == {
         "input_prefix": "a", "input_suffix": "b", "stream": False,
     }  # fmt: skip
     for bad in (None, 5, "\udfff"):

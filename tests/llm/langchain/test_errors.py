@@ -92,8 +92,13 @@ def test_a_too_long_prompt_is_a_context_overflow(
         chat.invoke("x")
     assert isinstance(found.value, errors.ContextWindowExceeded)
     assert (found.value.n_prompt_tokens, found.value.n_ctx) == (9000, 4096)
-    with pytest.raises(langchain.ContextOverflowError):
-        ChatLibertai(engine=tiny_engine).invoke("word " * 2 * tiny_engine.context_size)
+    chat, question = ChatLibertai(engine=tiny_engine), "word " * tiny_engine.context_size
+    with pytest.raises(langchain.ContextOverflowError) as found:
+        chat.invoke(question)
+    assert isinstance(found.value, errors.ContextWindowExceeded)
+    assert (found.value.n_prompt_tokens or 0) > (found.value.n_ctx or 0) == tiny_engine.context_size
+    allowed = chat.invoke(question, context_shift=True, max_tokens=2)
+    assert allowed.response_metadata["truncated"]
 
 
 def test_nobody_there_is_a_connection_error() -> None:

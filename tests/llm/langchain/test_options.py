@@ -55,6 +55,7 @@ OPTIONS: dict[str, tuple[Any, Any, str]] = {
     "image_data": ([{"data": "aa", "id": 1}], [], "image_data"),
     "system_prompt": ({"prompt": "a"}, {"prompt": "b"}, "system_prompt"),
     "cache_prompt": (True, False, "cache_prompt"),
+    "context_shift": (True, False, "context_shift"),
     "slot_id": (3, 0, "slot_id"),
 }
 SAME_ON_BOTH = pytest.mark.parametrize("kind", [ChatLibertai, LibertaiLLM])
@@ -95,12 +96,12 @@ async def test_a_call_overrides_the_constructor_without_blocking(
 
 @SAME_ON_BOTH
 def test_what_is_not_set_is_not_sent(server: ScriptedServer, kind: Any) -> None:
-    """The server's defaults hold; only caching is asked for, because the page says so."""
+    """The server's defaults hold, but for caching (the page says so) and for whole prompts."""
     with kind(base_url=server.url) as model:
         model.invoke("x")
     stops = {"stop"} if kind is ChatLibertai else set()
-    expected = {"prompt", "stream", "cache_prompt", "slot_id", "id_slot"} | stops
-    assert set(server.completions[0]) == expected
+    usual = {"prompt", "stream", "cache_prompt", "context_shift", "slot_id", "id_slot"}
+    assert set(server.completions[0]) == usual | stops
 
 
 @SAME_ON_BOTH

@@ -46,7 +46,10 @@ def test_the_pages_fields_and_defaults() -> None:
 
 
 def test_the_pages_request(server: ScriptedServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same fields as the page's class sends, without `n`, which no server knows; no prints."""
+    """The fields that the page's class sends, without `n`, which no server knows; no prints.
+
+    `context_shift` goes along, so that a prompt that does not fit is an error here, too.
+    """
     with Libertai(api_base=server.url) as openhermes:
         assert openhermes.invoke("Hello") == " fine"
     assert server.completions[0] == {
@@ -59,6 +62,7 @@ def test_the_pages_request(server: ScriptedServer, capsys: pytest.CaptureFixture
         "slot_id": -1,
         "id_slot": -1,
         "cache_prompt": True,
+        "context_shift": False,
         "stream": False,
     }
     assert capsys.readouterr().out == ""

@@ -234,7 +234,7 @@ def vcr_config(request: pytest.FixtureRequest) -> dict[str, Any]:
         # NOTE: a mode given here outranks --record-mode, so the command line cannot by
         # accident reach for the network.
         "record_mode": "rewrite" if _live_url(request) else "none",
-        "match_on": ["method", "path", "body", "identity"],
+        "match_on": ["method", "path", "query", "body", "identity"],
         "before_record_request": scrub_request,
         "before_record_response": scrub_response,
         "serializer": "yaml",
@@ -250,7 +250,8 @@ def pytest_recording_configure(config: pytest.Config, vcr: VCR) -> None:
 def scrub_request(request: Request) -> Request:
     """Forget host, port, key and everything about the HTTP library; keep the sticky cookie."""
     kept = copy.copy(request)
-    kept.uri = REPLAY_URL + urlsplit(request.uri).path
+    address = urlsplit(request.uri)
+    kept.uri = REPLAY_URL + address._replace(scheme="", netloc="").geturl()
     # No body is None to one HTTP library and empty to the other.
     kept.body = request.body or ""
     kept.headers = {}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from libertai_llm.errors import ServerError
+from libertai_llm.errors import ContextWindowExceeded, ServerError
 
 pytestmark = [pytest.mark.vcr, pytest.mark.block_network]
 plain = pytest.mark.parametrize("server", ["dec2023"], indirect=True)
@@ -43,11 +43,31 @@ def test_answer_has_one_token_more_than_asked(caller: Any) -> None:
 
 
 @plain
-def test_long_prompt_is_cut_and_said_to_be(caller: Any) -> None:
-    """That server drops the middle of a prompt that does not fit, and tells it by a flag."""
-    answer = caller.complete("word " * 700, max_tokens=4, **GREEDY)
+def test_long_prompt_that_is_cut_is_refused(caller: Any) -> None:
+    """That server drops the beginning of what does not fit; its answer comes as an error."""
+    with pytest.raises(ContextWindowExceeded) as caught:
+        caller.complete("word " * 700, max_tokens=4, **GREEDY)
+    assert caught.value.n_ctx == 512
+    assert caught.value.partial_text
+    with pytest.raises(ContextWindowExceeded) as caught:
+        caller.stream("word " * 700, max_tokens=4, **GREEDY)
+    assert caught.value.partial_text
+
+
+@plain
+def test_long_prompt_may_be_cut_if_the_caller_says_so(caller: Any) -> None:
+    """Then a flag tells it."""
+    answer = caller.complete("word " * 700, max_tokens=4, context_shift=True, **GREEDY)
     assert answer.truncated
     assert answer.tokens_evaluated < 512
+
+
+@plain
+def test_long_answer_that_outgrows_the_context_is_an_answer(caller: Any) -> None:
+    """That server shifts the context; behind so short a prompt it cannot have cut that, too."""
+    answer = caller.complete("Return the number of", max_tokens=520, **GREEDY, ignore_eos=True)
+    assert answer.truncated
+    assert (answer.stop_type, answer.tokens_predicted) == ("limit", 520)
 
 
 @plain
