@@ -7,6 +7,7 @@ classes in `libertai_llm.langchain` and `libertai_llm.llama_index`.
 from libertai_llm._version import __version__
 from libertai_llm.client import AsyncClient, Client
 from libertai_llm.errors import LibertaiError
+from libertai_llm.facts import ErasedSlot, ModelInfo, SlotFile, SlotState
 from libertai_llm.params import CompletionParams
 from libertai_llm.probs import TokenProb, TokenProbs
 from libertai_llm.session import Session, SessionStore
@@ -19,11 +20,15 @@ __all__ = [
     "Completion",
     "CompletionChunk",
     "CompletionParams",
+    "ErasedSlot",
     "Health",
     "LibertaiError",
+    "ModelInfo",
     "Props",
     "Session",
     "SessionStore",
+    "SlotFile",
+    "SlotState",
     "Timeouts",
     "Timings",
     "TokenPiece",

@@ -68,7 +68,7 @@ def json_object() -> Metadata:
 
 def text_object() -> Metadata:
     """An object whose values are strings."""
-    return {CHECK: _check_text_object}
+    return {CHECK: check_text_object}
 
 
 def images() -> Metadata:
@@ -188,7 +188,8 @@ def _check_bias_value(name: str, bias: Any) -> float | bool:
     return check_number(name, bias)
 
 
-def _check_text_object(name: str, value: Any) -> dict[str, str]:
+def check_text_object(name: str, value: Any) -> dict[str, str]:
+    """A mapping of strings to strings."""
     checked = check_json_object(name, value)
     return {key: check_text(f"{name}.{key}", each) for key, each in checked.items()}
 

@@ -1,23 +1,25 @@
 """The asynchronous client: completions, tokens, and facts about a server.
 
 In: prompts and options. Out: `Completion`s, or the chunks of one as they come. Where the calls go
-is `target`'s rule, what they send is `plan`'s, what follows a failure is `call`'s, how they travel
-is the transport's. The twin of `client_sync`, word for word but for `await`.
+is `target`'s rule, what they send is `plan`'s, how often they are tried the driver's. The twin of
+`client_sync`, word for word but for `await`.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from libertai_llm import plan
-from libertai_llm.assembly import Assembler
+from libertai_llm import facts, plan
 from libertai_llm.call import Call
-from libertai_llm.errors import APIError, LibertaiError
+from libertai_llm.drive_async import AsyncDriver
+from libertai_llm.errors import APIError
+from libertai_llm.params import infill_parts
 from libertai_llm.plan import Caller, Plan
+from libertai_llm.replies import as_object
 from libertai_llm.session import Session
+from libertai_llm.several import groups_of, takes_several
 from libertai_llm.timeouts import Timeouts
 from libertai_llm.transport import JSON, AsyncTransport
 from libertai_llm.types import Completion, CompletionChunk, Health, Props, TokenPiece, content_of
@@ -64,6 +66,7 @@ class AsyncClient:
         )
         self._is_http_ours = http_client is None
         self._transport, self._default = _connect(self._plan, http_client)
+        self._driver = AsyncDriver(self._transport)
 
     @property
     def target(self) -> str:
@@ -88,7 +91,9 @@ class AsyncClient:
         `options` are the fields of `CompletionParams`, or their wire names.
         """
         caller = Caller.of(session, self._default, timeouts)
-        return await self._whole(self._plan.completion(prompt, options, caller, is_stream=False))
+        return await self._driver.whole(
+            self._plan.completion(prompt, options, caller, is_stream=False)
+        )
 
     def stream(
         self,
@@ -103,34 +108,68 @@ class AsyncClient:
         Closing the generator ends the generation on the other side.
         """
         caller = Caller.of(session, self._default, timeouts)
-        return self._chunks(self._plan.completion(prompt, options, caller, is_stream=True))
+        return self._driver.chunks(self._plan.completion(prompt, options, caller, is_stream=True))
+
+    async def complete_many(
+        self,
+        prompts: Iterable[Any],
+        *,
+        timeouts: Timeouts | float | None = None,
+        **options: Any,
+    ) -> list[Completion]:
+        """Complete several prompts, all with the same options; the answers are in their order.
+
+        Texts are asked for together (at most 32) if the server is known to take that, else one by
+        one; a prompt with token ids always by itself. `timeouts` are those of one request. The
+        first error is raised.
+        """
+        answers: list[Completion] = []
+        caller = Caller.of(None, self._default, timeouts)
+        for group in groups_of(prompts):
+            if len(group) > 1 and await self._takes_several():
+                call = self._plan.several(group, options, caller)
+                answers += await self._driver.several(call, group)
+            else:
+                answers += [
+                    await self.complete(each, timeouts=timeouts, **options) for each in group
+                ]
+        return answers
 
     async def infill(
         self,
         prefix: str,
         suffix: str,
         *,
+        prompt: str | None = None,
+        files: Mapping[str, str] | None = None,
         session: Session | None = None,
         timeouts: Timeouts | float | None = None,
         **options: Any,
     ) -> Completion:
-        """What belongs between two pieces of code."""
+        """What belongs between two pieces of code.
+
+        `prompt` is how the missing part begins; `files` are other texts that belong to it, by their
+        names. A server of 2023 knows neither. What does not fit the context is left out.
+        """
         caller = Caller.of(session, self._default, timeouts)
-        call = self._plan.infill(prefix, suffix, options, caller, is_stream=False)
-        return await self._whole(call)
+        body = infill_parts(prefix, suffix, prompt, files)
+        return await self._driver.whole(self._plan.infill(body, options, caller, is_stream=False))
 
     def infill_stream(
         self,
         prefix: str,
         suffix: str,
         *,
+        prompt: str | None = None,
+        files: Mapping[str, str] | None = None,
         session: Session | None = None,
         timeouts: Timeouts | float | None = None,
         **options: Any,
     ) -> AsyncGenerator[CompletionChunk, None]:
         """`infill`, chunk by chunk."""
         caller = Caller.of(session, self._default, timeouts)
-        return self._chunks(self._plan.infill(prefix, suffix, options, caller, is_stream=True))
+        body = infill_parts(prefix, suffix, prompt, files)
+        return self._driver.chunks(self._plan.infill(body, options, caller, is_stream=True))
 
     @overload
     async def tokenize(
@@ -166,12 +205,12 @@ class AsyncClient:
         tokens in the text. A server of 2023 knows neither: no BOS, control tokens are read.
         """
         body = plan.tokenize_body(text, add_special, parse_special, with_pieces)
-        reply = await self._simple("/tokenize", body)
+        reply = await self._object("/tokenize", body)
         return plan.token_pieces(reply) if with_pieces else plan.token_ids(reply)
 
     async def detokenize(self, ids: Iterable[int]) -> str:
         """The text of token ids."""
-        return content_of(await self._simple("/detokenize", plan.detokenize_body(ids)))
+        return content_of(await self._object("/detokenize", plan.detokenize_body(ids)))
 
     async def apply_template(self, messages: Iterable[Mapping[str, Any]]) -> str:
         """The prompt that the server's chat template makes of `{"role", "content"}` messages.
@@ -179,11 +218,11 @@ class AsyncClient:
         A server of 2023 has no such route (`NotFound`).
         """
         body = plan.template_body(messages)
-        return plan.prompt_of(await self._simple("/apply-template", body))
+        return plan.prompt_of(await self._object("/apply-template", body))
 
     async def props(self) -> Props:
         """What the server tells of its model and slots."""
-        return Props.from_wire(await self._simple("/props", None))
+        return Props.from_wire(await self._object("/props", None))
 
     async def health(self) -> Health:
         """Whether requests are taken now; asked once. A server of 2023 is asked for its props.
@@ -191,12 +230,40 @@ class AsyncClient:
         Raises `TransportError` if nobody is there.
         """
         try:
-            return plan.health_of(await self._attempt(self._new_simple("/health", None)))
+            return plan.health_of(as_object(await self._driver.once(self._simple("/health", None))))
         except APIError as error:
             found = plan.health_of_refusal(error)
         if found is None:
-            await self._attempt(self._new_simple("/props", None))
+            await self._driver.once(self._simple("/props", None))
         return found or Health(is_ready=True, status="ok")
+
+    async def slots(self) -> list[facts.SlotState]:
+        """The server's slots as they are now. Raises `NotSupported` where they are not shown."""
+        return facts.slots_of(await self._driver.reply(self._simple("/slots", None)))
+
+    async def save_slot(self, slot: int, filename: str) -> facts.SlotFile:
+        """Save what a slot holds to a file in the server's folder for slots.
+
+        Waits until nobody runs in the slot. Raises `NotSupported` if there is no such folder.
+        """
+        path = facts.slot_path(slot, "save")
+        return facts.SlotFile.from_wire(await self._object(path, facts.slot_file_body(filename)))
+
+    async def restore_slot(self, slot: int, filename: str) -> facts.SlotFile:
+        """Put a saved slot back, into this or another slot: `slot_id=slot` then continues it.
+
+        Raises `BadRequest` for a file that is not there, or was saved from another model.
+        """
+        path = facts.slot_path(slot, "restore")
+        return facts.SlotFile.from_wire(await self._object(path, facts.slot_file_body(filename)))
+
+    async def erase_slot(self, slot: int) -> facts.ErasedSlot:
+        """Empty a slot."""
+        return facts.ErasedSlot.from_wire(await self._object(facts.slot_path(slot, "erase"), {}))
+
+    async def models(self) -> list[facts.ModelInfo]:
+        """The models that the server offers."""
+        return facts.models_of(await self._object("/v1/models", None))
 
     async def aclose(self) -> None:
         """Let go of connections or engine. Closing twice is fine."""
@@ -227,70 +294,17 @@ class AsyncClient:
             raise TypeError("a client with an httpx.AsyncClient of yours cannot be pickled")
         return plan.make_again, (AsyncClient, self._plan.arguments)
 
-    async def _whole(self, call: Call) -> Completion:
-        with call:
-            completion = Completion.from_wire(await self._persist(call))
-            call.succeed(completion)
-        return completion
+    async def _object(self, path: str, body: JSON | None) -> JSON:
+        return as_object(await self._driver.reply(self._simple(path, body)))
 
-    async def _chunks(self, call: Call) -> AsyncGenerator[CompletionChunk, None]:
-        with call:
-            while True:
-                assembler = Assembler()
-                try:
-                    async with aclosing(self._stream_once(call, assembler)) as chunks:
-                        async for chunk in chunks:
-                            yield chunk
-                    break
-                except LibertaiError as error:
-                    error.partial_text = assembler.text
-                    await _pause(call.pause_after(error))
-
-    async def _stream_once(
-        self, call: Call, assembler: Assembler
-    ) -> AsyncGenerator[CompletionChunk, None]:
-        items = self._transport.stream(
-            call.path, call.body, session=call.session, timeouts=call.timeouts
-        )
-        async with aclosing(items):
-            async for item in items:
-                chunk = assembler.push(item)
-                call.take(chunk)
-                yield chunk
-        if (last := assembler.end()) is not None:
-            call.take(last)
-            yield last
-
-    async def _simple(self, path: str, body: JSON | None) -> JSON:
-        with self._new_simple(path, body) as call:
-            return await self._persist(call)
-
-    def _new_simple(self, path: str, body: JSON | None) -> Call:
+    def _simple(self, path: str, body: JSON | None) -> Call:
         return self._plan.simple(path, body, Caller.of(None, self._default, None))
 
-    async def _persist(self, call: Call) -> JSON:
-        """Attempts until one succeeds or no other may follow."""
-        while True:
-            try:
-                return await self._attempt(call)
-            except LibertaiError as error:
-                await _pause(call.pause_after(error))
-
-    async def _attempt(self, call: Call) -> JSON:
-        return await self._transport.request(
-            call.method,
-            call.path,
-            call.body if call.method == "POST" else None,
-            session=call.session,
-            timeouts=call.timeouts,
-        )
-
-
-async def _pause(seconds: float) -> None:
-    # Importing asyncio costs a blocking program time; whoever awaits has it already.
-    import asyncio
-
-    await asyncio.sleep(seconds)
+    async def _takes_several(self) -> bool:
+        try:
+            return takes_several(await self.props())
+        except APIError:
+            return False
 
 
 def _connect(found: Plan, http_client: httpx.AsyncClient | None) -> tuple[AsyncTransport, Session]:

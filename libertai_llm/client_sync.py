@@ -1,27 +1,27 @@
 """The blocking client: completions, tokens, and facts about a server.
 
 In: prompts and options. Out: `Completion`s, or the chunks of one as they come. Where the calls go
-is `target`'s rule, what they send is `plan`'s, what follows a failure is `call`'s, how they travel
-is the transport's.
+is `target`'s rule, what they send is `plan`'s, how often they are tried is the driver's.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Iterable, Mapping
-from contextlib import closing
 from types import TracebackType
 from typing import Any, Literal, overload
 
 import requests
 
-from libertai_llm import plan
-from libertai_llm.assembly import Assembler
+from libertai_llm import facts, plan
 from libertai_llm.call import Call
-from libertai_llm.errors import APIError, LibertaiError
+from libertai_llm.drive_sync import Driver
+from libertai_llm.errors import APIError
 from libertai_llm.http_sync import HTTPTransport
+from libertai_llm.params import infill_parts
 from libertai_llm.plan import Caller, Plan
+from libertai_llm.replies import as_object
 from libertai_llm.session import Session
+from libertai_llm.several import groups_of, takes_several
 from libertai_llm.timeouts import Timeouts
 from libertai_llm.transport import JSON, Transport
 from libertai_llm.types import Completion, CompletionChunk, Health, Props, TokenPiece, content_of
@@ -63,6 +63,7 @@ class Client:
         )
         self._is_session_ours = session is None
         self._transport, self._default = _connect(self._plan, session)
+        self._driver = Driver(self._transport)
 
     @property
     def target(self) -> str:
@@ -87,7 +88,7 @@ class Client:
         `options` are the fields of `CompletionParams`, or their wire names.
         """
         caller = Caller.of(session, self._default, timeouts)
-        return self._whole(self._plan.completion(prompt, options, caller, is_stream=False))
+        return self._driver.whole(self._plan.completion(prompt, options, caller, is_stream=False))
 
     def stream(
         self,
@@ -102,33 +103,66 @@ class Client:
         Closing the generator ends the generation on the other side.
         """
         caller = Caller.of(session, self._default, timeouts)
-        return self._chunks(self._plan.completion(prompt, options, caller, is_stream=True))
+        return self._driver.chunks(self._plan.completion(prompt, options, caller, is_stream=True))
+
+    def complete_many(
+        self,
+        prompts: Iterable[Any],
+        *,
+        timeouts: Timeouts | float | None = None,
+        **options: Any,
+    ) -> list[Completion]:
+        """Complete several prompts, all with the same options; the answers are in their order.
+
+        Texts are asked for together (at most 32) if the server is known to take that, else one by
+        one; a prompt with token ids always by itself. `timeouts` are those of one request. The
+        first error is raised.
+        """
+        answers: list[Completion] = []
+        caller = Caller.of(None, self._default, timeouts)
+        for group in groups_of(prompts):
+            if len(group) > 1 and self._takes_several():
+                call = self._plan.several(group, options, caller)
+                answers += self._driver.several(call, group)
+            else:
+                answers += [self.complete(each, timeouts=timeouts, **options) for each in group]
+        return answers
 
     def infill(
         self,
         prefix: str,
         suffix: str,
         *,
+        prompt: str | None = None,
+        files: Mapping[str, str] | None = None,
         session: Session | None = None,
         timeouts: Timeouts | float | None = None,
         **options: Any,
     ) -> Completion:
-        """What belongs between two pieces of code."""
+        """What belongs between two pieces of code.
+
+        `prompt` is how the missing part begins; `files` are other texts that belong to it, by their
+        names. A server of 2023 knows neither. What does not fit the context is left out.
+        """
         caller = Caller.of(session, self._default, timeouts)
-        return self._whole(self._plan.infill(prefix, suffix, options, caller, is_stream=False))
+        body = infill_parts(prefix, suffix, prompt, files)
+        return self._driver.whole(self._plan.infill(body, options, caller, is_stream=False))
 
     def infill_stream(
         self,
         prefix: str,
         suffix: str,
         *,
+        prompt: str | None = None,
+        files: Mapping[str, str] | None = None,
         session: Session | None = None,
         timeouts: Timeouts | float | None = None,
         **options: Any,
     ) -> Generator[CompletionChunk, None, None]:
         """`infill`, chunk by chunk."""
         caller = Caller.of(session, self._default, timeouts)
-        return self._chunks(self._plan.infill(prefix, suffix, options, caller, is_stream=True))
+        body = infill_parts(prefix, suffix, prompt, files)
+        return self._driver.chunks(self._plan.infill(body, options, caller, is_stream=True))
 
     @overload
     def tokenize(
@@ -164,12 +198,12 @@ class Client:
         tokens in the text. A server of 2023 knows neither: no BOS, control tokens are read.
         """
         body = plan.tokenize_body(text, add_special, parse_special, with_pieces)
-        reply = self._simple("/tokenize", body)
+        reply = self._object("/tokenize", body)
         return plan.token_pieces(reply) if with_pieces else plan.token_ids(reply)
 
     def detokenize(self, ids: Iterable[int]) -> str:
         """The text of token ids."""
-        return content_of(self._simple("/detokenize", plan.detokenize_body(ids)))
+        return content_of(self._object("/detokenize", plan.detokenize_body(ids)))
 
     def apply_template(self, messages: Iterable[Mapping[str, Any]]) -> str:
         """The prompt that the server's chat template makes of `{"role", "content"}` messages.
@@ -177,11 +211,11 @@ class Client:
         A server of 2023 has no such route (`NotFound`).
         """
         body = plan.template_body(messages)
-        return plan.prompt_of(self._simple("/apply-template", body))
+        return plan.prompt_of(self._object("/apply-template", body))
 
     def props(self) -> Props:
         """What the server tells of its model and slots."""
-        return Props.from_wire(self._simple("/props", None))
+        return Props.from_wire(self._object("/props", None))
 
     def health(self) -> Health:
         """Whether requests are taken now; asked once. A server of 2023 is asked for its props.
@@ -189,12 +223,40 @@ class Client:
         Raises `TransportError` if nobody is there.
         """
         try:
-            return plan.health_of(self._attempt(self._new_simple("/health", None)))
+            return plan.health_of(as_object(self._driver.once(self._simple("/health", None))))
         except APIError as error:
             found = plan.health_of_refusal(error)
         if found is None:
-            self._attempt(self._new_simple("/props", None))
+            self._driver.once(self._simple("/props", None))
         return found or Health(is_ready=True, status="ok")
+
+    def slots(self) -> list[facts.SlotState]:
+        """The server's slots as they are now. Raises `NotSupported` where they are not shown."""
+        return facts.slots_of(self._driver.reply(self._simple("/slots", None)))
+
+    def save_slot(self, slot: int, filename: str) -> facts.SlotFile:
+        """Save what a slot holds to a file in the server's folder for slots.
+
+        Waits until nobody runs in the slot. Raises `NotSupported` if there is no such folder.
+        """
+        path = facts.slot_path(slot, "save")
+        return facts.SlotFile.from_wire(self._object(path, facts.slot_file_body(filename)))
+
+    def restore_slot(self, slot: int, filename: str) -> facts.SlotFile:
+        """Put a saved slot back, into this or another slot: `slot_id=slot` then continues it.
+
+        Raises `BadRequest` for a file that is not there, or was saved from another model.
+        """
+        path = facts.slot_path(slot, "restore")
+        return facts.SlotFile.from_wire(self._object(path, facts.slot_file_body(filename)))
+
+    def erase_slot(self, slot: int) -> facts.ErasedSlot:
+        """Empty a slot."""
+        return facts.ErasedSlot.from_wire(self._object(facts.slot_path(slot, "erase"), {}))
+
+    def models(self) -> list[facts.ModelInfo]:
+        """The models that the server offers."""
+        return facts.models_of(self._object("/v1/models", None))
 
     def close(self) -> None:
         """Let go of connections or engine. Closing twice is fine."""
@@ -225,61 +287,17 @@ class Client:
             raise TypeError("a client with a requests.Session of yours cannot be pickled")
         return plan.make_again, (Client, self._plan.arguments)
 
-    def _whole(self, call: Call) -> Completion:
-        with call:
-            completion = Completion.from_wire(self._persist(call))
-            call.succeed(completion)
-        return completion
+    def _object(self, path: str, body: JSON | None) -> JSON:
+        return as_object(self._driver.reply(self._simple(path, body)))
 
-    def _chunks(self, call: Call) -> Generator[CompletionChunk, None, None]:
-        with call:
-            while True:
-                assembler = Assembler()
-                try:
-                    yield from self._stream_once(call, assembler)
-                    break
-                except LibertaiError as error:
-                    error.partial_text = assembler.text
-                    time.sleep(call.pause_after(error))
-
-    def _stream_once(
-        self, call: Call, assembler: Assembler
-    ) -> Generator[CompletionChunk, None, None]:
-        items = self._transport.stream(
-            call.path, call.body, session=call.session, timeouts=call.timeouts
-        )
-        with closing(items):
-            for item in items:
-                chunk = assembler.push(item)
-                call.take(chunk)
-                yield chunk
-        if (last := assembler.end()) is not None:
-            call.take(last)
-            yield last
-
-    def _simple(self, path: str, body: JSON | None) -> JSON:
-        with self._new_simple(path, body) as call:
-            return self._persist(call)
-
-    def _new_simple(self, path: str, body: JSON | None) -> Call:
+    def _simple(self, path: str, body: JSON | None) -> Call:
         return self._plan.simple(path, body, Caller.of(None, self._default, None))
 
-    def _persist(self, call: Call) -> JSON:
-        """Attempts until one succeeds or no other may follow."""
-        while True:
-            try:
-                return self._attempt(call)
-            except LibertaiError as error:
-                time.sleep(call.pause_after(error))
-
-    def _attempt(self, call: Call) -> JSON:
-        return self._transport.request(
-            call.method,
-            call.path,
-            call.body if call.method == "POST" else None,
-            session=call.session,
-            timeouts=call.timeouts,
-        )
+    def _takes_several(self) -> bool:
+        try:
+            return takes_several(self.props())
+        except APIError:
+            return False
 
 
 def _connect(found: Plan, session: requests.Session | None) -> tuple[Transport, Session]:

@@ -32,11 +32,12 @@ from libertai_llm.replies import (
     http_error,
     is_events,
     read_object,
+    read_reply,
 )
 from libertai_llm.session import Session, copy_cookies, new_jar
 from libertai_llm.sse import EventReader
 from libertai_llm.timeouts import Deadlines, Timeouts
-from libertai_llm.transport import JSON
+from libertai_llm.transport import JSON, Reply
 
 MAX_IDLE_CONNECTIONS = 64
 DRAIN_SECONDS = 0.2
@@ -69,12 +70,12 @@ class AsyncHTTPTransport:
 
     async def request(
         self, method: str, path: str, body: JSON | None, *, session: Session, timeouts: Timeouts
-    ) -> JSON:
-        """One JSON object. Raises `LibertaiError`."""
+    ) -> Reply:
+        """One answer. Raises `LibertaiError`."""
         deadlines = Deadlines(timeouts)
         request = self.endpoint.request(method, path, body)
         async with self._open(request, path, session, deadlines) as response:
-            return read_object(await _read_all(response, deadlines, MAX_REPLY_BYTES))
+            return read_reply(await _read_all(response, deadlines, MAX_REPLY_BYTES))
 
     async def stream(
         self, path: str, body: JSON, *, session: Session, timeouts: Timeouts

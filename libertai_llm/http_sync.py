@@ -30,11 +30,12 @@ from libertai_llm.replies import (
     http_error,
     is_events,
     read_object,
+    read_reply,
 )
 from libertai_llm.session import Session, copy_cookies, new_jar
 from libertai_llm.sse import EventReader
 from libertai_llm.timeouts import Deadlines, Timeouts
-from libertai_llm.transport import JSON
+from libertai_llm.transport import JSON, Reply
 
 POOL_SIZE = 64
 READ_BYTES = 1 << 16
@@ -65,12 +66,12 @@ class HTTPTransport:
 
     def request(
         self, method: str, path: str, body: JSON | None, *, session: Session, timeouts: Timeouts
-    ) -> JSON:
-        """One JSON object. Raises `LibertaiError`."""
+    ) -> Reply:
+        """One answer. Raises `LibertaiError`."""
         deadlines = Deadlines(timeouts)
         request = self.endpoint.request(method, path, body)
         with self._open(request, path, session, deadlines) as response:
-            return read_object(_read_all(response, deadlines, MAX_REPLY_BYTES))
+            return read_reply(_read_all(response, deadlines, MAX_REPLY_BYTES))
 
     def stream(
         self, path: str, body: JSON, *, session: Session, timeouts: Timeouts

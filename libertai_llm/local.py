@@ -1,13 +1,14 @@
 """The transports to an engine in this process: the same dicts as over HTTP, without the bytes.
 
-In: routes and JSON bodies. Out: the JSON objects of `libertai_engine.api.CompletionAPI`. Engine
-errors become the errors that the same failure would be over HTTP.
+In: routes and JSON bodies. Out: the JSON of `libertai_engine.api.CompletionAPI` (and of its
+siblings, for slots and models). Engine errors become what the same failure would be over HTTP.
 """
 
 from __future__ import annotations
 
 import asyncio
 import queue
+import re
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
@@ -16,10 +17,10 @@ from typing import Any, TypeVar
 
 from libertai_llm.engines import Lease
 from libertai_llm.errors import NotFound
-from libertai_llm.replies import engine_error
+from libertai_llm.replies import as_object, engine_error
 from libertai_llm.session import Session
 from libertai_llm.timeouts import Deadlines, Timeouts
-from libertai_llm.transport import JSON
+from libertai_llm.transport import JSON, Reply
 
 T = TypeVar("T")
 
@@ -44,8 +45,8 @@ class LocalTransport:
 
     def request(
         self, method: str, path: str, body: JSON | None, *, session: Session, timeouts: Timeouts
-    ) -> JSON:
-        """One JSON object. Raises `LibertaiError`."""
+    ) -> Reply:
+        """One answer. Raises `LibertaiError`."""
         api = self._lease.api()
         if timeouts != Timeouts.unlimited():
             limited = _AsyncCalls(self._lease)
@@ -91,8 +92,8 @@ class AsyncLocalTransport:
 
     async def request(
         self, method: str, path: str, body: JSON | None, *, session: Session, timeouts: Timeouts
-    ) -> JSON:
-        """One JSON object. Raises `LibertaiError`."""
+    ) -> Reply:
+        """One answer. Raises `LibertaiError`."""
         return await self._calls.request(method, path, body, session, timeouts)
 
     def stream(
@@ -115,15 +116,17 @@ class _AsyncCalls:
 
     async def request(
         self, method: str, path: str, body: JSON | None, session: Session, timeouts: Timeouts
-    ) -> JSON:
+    ) -> Reply:
         api = await asyncio.to_thread(self._lease.api)
         session.on_answer_from(f"engine:{self._lease.name}")
         with _engine_errors(api):
             answering = {"/completion": api.acomplete, "/infill": api.ainfill}.get(path)
             if method == "POST" and answering is not None:
-                answer: JSON = await _limited(answering(body), Deadlines(timeouts))
-                return answer
-            return await asyncio.to_thread(_route, api, method, path, body)
+                work = answering(body)
+            else:
+                work = asyncio.to_thread(_route, api, method, path, body)
+            answer: Reply = await _limited(work, Deadlines(timeouts))
+            return answer
 
     async def stream(
         self, path: str, body: JSON, session: Session, timeouts: Timeouts
@@ -134,7 +137,7 @@ class _AsyncCalls:
         with _engine_errors(api):
             streaming = {"/completion": api.astream, "/infill": api.ainfill_stream}.get(path)
             if streaming is None:
-                yield await asyncio.to_thread(_route, api, "POST", path, body)
+                yield as_object(await asyncio.to_thread(_route, api, "POST", path, body))
                 return
             async with aclosing(streaming(body)) as events:
                 while (item := await _limited(anext(events, None), deadlines)) is not None:
@@ -155,7 +158,7 @@ async def _limited(work: Any, deadlines: Deadlines) -> Any:
         raise deadlines.error() from error
 
 
-def _route(api: Any, method: str, path: str, body: JSON | None) -> JSON:
+def _route(api: Any, method: str, path: str, body: JSON | None) -> Reply:
     """One answer of a route. Raises `NotFound` for a route the engine does not have."""
     with_body = {
         "/completion": api.complete,
@@ -164,21 +167,45 @@ def _route(api: Any, method: str, path: str, body: JSON | None) -> JSON:
         "/infill": api.infill,
         "/apply-template": api.apply_template,
     }
-    without_body = {"/props": api.props, "/health": api.health}
-    answer: JSON
+    without_body = {
+        "/props": api.props,
+        "/health": api.health,
+        "/slots": lambda: _monitor(api).slots(),
+        "/v1/models": lambda: _openai(api).models(),
+    }
+    answer: Reply
     if method == "POST" and path in with_body:
         answer = with_body[path](body)
     elif method == "GET" and path in without_body:
         answer = without_body[path]()
+    elif method == "POST" and (action := _SLOT_ACTION.fullmatch(path)):
+        answer = api.slot_action(int(action[1]), action[2], body)
     else:
         raise NotFound(f"the engine has no route {method} {path}", status=404)
     return answer
 
 
+_SLOT_ACTION = re.compile(r"/slots/(\d+)\?action=(\w+)")
+
+
+def _monitor(api: Any) -> Any:
+    """What answers for the slots."""
+    from libertai_engine.monitoring import Monitor
+
+    return Monitor(api.engine)
+
+
+def _openai(api: Any) -> Any:
+    """What answers for the models."""
+    from libertai_engine.openai_api import OpenAIAPI
+
+    return OpenAIAPI(api.engine)
+
+
 def _stream_route(api: Any, path: str) -> Callable[[JSON], Iterator[JSON]]:
     """The route as an iterator of events."""
     streaming = {"/completion": api.stream, "/infill": api.infill_stream}
-    return streaming.get(path) or (lambda body: iter([_route(api, "POST", path, body)]))
+    return streaming.get(path) or (lambda body: iter([as_object(_route(api, "POST", path, body))]))
 
 
 @contextmanager

@@ -120,17 +120,26 @@ def completion_body(prompt: Any, options: Mapping[str, Any], is_stream: bool) ->
     return {"prompt": checks.check_prompt(prompt), "stream": is_stream, **params.to_wire()}
 
 
+def infill_parts(prefix: Any, suffix: Any, prompt: Any, files: Any) -> dict[str, Any]:
+    """What `/infill` shall fill, as fields of its body. Raises `InvalidOption`."""
+    body: dict[str, Any] = {
+        "input_prefix": checks.check_text("prefix", prefix),
+        "input_suffix": checks.check_text("suffix", suffix),
+    }
+    if prompt is not None:
+        body["prompt"] = checks.check_text("prompt", prompt)
+    if files is not None:
+        named = checks.check_text_object("files", files)
+        body["input_extra"] = [{"filename": name, "text": text} for name, text in named.items()]
+    return body
+
+
 def infill_body(
-    prefix: Any, suffix: Any, options: Mapping[str, Any], is_stream: bool
+    parts: Mapping[str, Any], options: Mapping[str, Any], is_stream: bool
 ) -> dict[str, Any]:
     """The body of `/infill`. Raises `OptionError`."""
     params = CompletionParams.from_options(options)
-    return {
-        "input_prefix": checks.check_text("prefix", prefix),
-        "input_suffix": checks.check_text("suffix", suffix),
-        "stream": is_stream,
-        **params.to_wire(),
-    }
+    return {**parts, "stream": is_stream, **params.to_wire()}
 
 
 def python_name_of(name: str) -> str:
@@ -163,7 +172,7 @@ def _check_extra(value: Any) -> dict[str, Any]:
 _SENT_BY_DEFAULT = frozenset({"cache_prompt", "context_shift"})
 
 # What the client itself writes into a body.
-RESERVED = frozenset({"prompt", "stream", "input_prefix", "input_suffix"})
+RESERVED = frozenset({"prompt", "stream", "input_prefix", "input_suffix", "input_extra"})
 
 # Every accepted spelling -> the name in CompletionParams.
 OPTION_NAMES: dict[str, str] = {

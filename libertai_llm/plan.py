@@ -6,7 +6,7 @@ small answers say.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,17 +91,21 @@ class Plan:
         """A call of `/completion`. Raises `OptionError`."""
         return self._call(COMPLETION, completion_body(prompt, options, is_stream), caller)
 
+    def several(self, prompts: Sequence[Any], options: Mapping[str, Any], caller: Caller) -> Call:
+        """A call of `/completion` with checked prompts. Raises `OptionError`."""
+        body = completion_body("", options, is_stream=False)
+        return self._call(COMPLETION, {**body, "prompt": list(prompts)}, caller)
+
     def infill(
         self,
-        prefix: Any,
-        suffix: Any,
+        parts: Mapping[str, Any],
         options: Mapping[str, Any],
         caller: Caller,
         *,
         is_stream: bool,
     ) -> Call:
-        """A call of `/infill`. Raises `OptionError`."""
-        return self._call(INFILL, infill_body(prefix, suffix, options, is_stream), caller)
+        """A call of `/infill`, `parts` being those of `infill_parts`. Raises `OptionError`."""
+        return self._call(INFILL, infill_body(parts, options, is_stream), caller)
 
     def simple(self, path: str, body: dict[str, Any] | None, caller: Caller) -> Call:
         """A call of a route without a slot: POST if there is a body, else GET."""

@@ -90,9 +90,22 @@ def retry_after_of(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-def read_object(body: bytes) -> dict[str, Any]:
-    """The JSON object of a good answer. Raises `InvalidReply`, or what an `error` in it says."""
+def read_reply(body: bytes) -> dict[str, Any] | list[Any]:
+    """The JSON of a good answer: an object, or an array where several things were asked for.
+
+    Raises `InvalidReply`, or what an `error` in it says.
+    """
     decoded = _decode(body)
+    return decoded if isinstance(decoded, list) else as_object(decoded)
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """`read_reply` where nothing but an object will do."""
+    return as_object(_decode(body))
+
+
+def as_object(decoded: Any) -> dict[str, Any]:
+    """A JSON object. Raises `InvalidReply`, or what an `error` in it says."""
     if not isinstance(decoded, dict):
         shown = _excerpt(decoded) if isinstance(decoded, str) else type(decoded).__name__
         raise InvalidReply(f"expected a JSON object, got: {shown or 'nothing'}")

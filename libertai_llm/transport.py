@@ -1,7 +1,8 @@
 """The one seam under the client: a path and a dict go in, a dict or a stream of dicts comes out.
 
-In: the JSON body of a route. Out: the JSON objects of its answer, the same whether they came over
-HTTP or from an engine in this process. A transport makes one attempt; the client repeats.
+In: the JSON body of a route. Out: the JSON objects of its answer (an array where several things
+were asked for), the same whether they came over HTTP or from an engine in this process. A
+transport makes one attempt; the client repeats.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from libertai_llm.session import Session
 from libertai_llm.timeouts import Timeouts
 
 JSON = dict[str, Any]
+Reply = JSON | list[Any]
 
 
 class Transport(Protocol):
@@ -28,8 +30,9 @@ class Transport(Protocol):
 
     def request(
         self, method: str, path: str, body: JSON | None, *, session: Session, timeouts: Timeouts
-    ) -> JSON:
+    ) -> Reply:
         """One answer as a whole."""
+        ...
 
     def stream(
         self, path: str, body: JSON, *, session: Session, timeouts: Timeouts
@@ -49,8 +52,9 @@ class AsyncTransport(Protocol):
 
     async def request(
         self, method: str, path: str, body: JSON | None, *, session: Session, timeouts: Timeouts
-    ) -> JSON:
+    ) -> Reply:
         """One answer as a whole."""
+        ...
 
     def stream(
         self, path: str, body: JSON, *, session: Session, timeouts: Timeouts

@@ -37,7 +37,9 @@ class Timings:
     def from_wire(cls, value: Any) -> Timings:
         """From the `timings` object, whose values are null where nothing was measured."""
         found = value if isinstance(value, Mapping) else {}
-        counts = {name: _count(found.get(name)) for name in ("prompt_n", "predicted_n", "cache_n")}
+        counts = {
+            name: count_of(found.get(name)) for name in ("prompt_n", "predicted_n", "cache_n")
+        }
         reals = {
             name: finite(found.get(name))
             for phase in ("prompt", "predicted")
@@ -85,7 +87,7 @@ class Completion:
         """
         content = content_of(reply) if content is None else content
         timings = Timings.from_wire(reply.get("timings"))
-        evaluated = _count(reply.get("tokens_evaluated")) or 0
+        evaluated = count_of(reply.get("tokens_evaluated")) or 0
         settings = reply.get("generation_settings")
         return cls(
             content=content,
@@ -93,7 +95,7 @@ class Completion:
             stopping_word=_text(reply.get("stopping_word")),
             slot_id=slot_of(reply),
             tokens_evaluated=evaluated,
-            tokens_predicted=_count(reply.get("tokens_predicted")) or 0,
+            tokens_predicted=count_of(reply.get("tokens_predicted")) or 0,
             tokens_cached=_reused(timings, evaluated),
             truncated=reply.get("truncated") is True,
             timings=timings,
@@ -151,8 +153,8 @@ class Props:
             chat_template=_text(reply.get("chat_template")) or None,
             bos_token=_text(reply.get("bos_token")) or None,
             eos_token=_text(reply.get("eos_token")) or None,
-            context_size=_count(settings.get("n_ctx")) or _count(reply.get("n_ctx")) or None,
-            total_slots=_count(reply.get("total_slots")) or None,
+            context_size=count_of(settings.get("n_ctx")) or count_of(reply.get("n_ctx")) or None,
+            total_slots=count_of(reply.get("total_slots")) or None,
             model=model or _text(settings.get("model")) or None,
             raw=reply,
         )
@@ -191,10 +193,16 @@ def slot_of(reply: Mapping[str, Any]) -> int:
     NOTE: slot 0 is a slot, so presence decides, not truth.
     """
     for name in ("id_slot", "slot_id"):
-        slot = _count(reply.get(name))
+        slot = count_of(reply.get(name))
         if slot is not None:
             return slot
     return -1
+
+
+def count_of(value: Any) -> int | None:
+    """A whole number from 0 on; None for everything else."""
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_whole and value >= 0 else None
 
 
 def tokens_of(reply: Mapping[str, Any]) -> list[TokenPiece | int]:
@@ -206,7 +214,7 @@ def tokens_of(reply: Mapping[str, Any]) -> list[TokenPiece | int]:
 
 
 def _token(token: Any) -> TokenPiece | int:
-    number = _count(token.get("id") if isinstance(token, Mapping) else token)
+    number = count_of(token.get("id") if isinstance(token, Mapping) else token)
     if number is None:
         raise InvalidReply("`tokens` holds something that is no token")
     if not isinstance(token, Mapping):
@@ -237,11 +245,6 @@ def _reused(timings: Timings, evaluated: int) -> int:
     if timings.cache_n is not None:
         return timings.cache_n
     return 0 if timings.prompt_n is None else max(0, evaluated - timings.prompt_n)
-
-
-def _count(value: Any) -> int | None:
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    return value if is_whole and value >= 0 else None
 
 
 def _text(value: Any) -> str:

@@ -20,6 +20,7 @@ from libertai_llm.params import (
     CompletionParams,
     completion_body,
     infill_body,
+    infill_parts,
 )
 
 
@@ -189,12 +190,24 @@ def test_bodies() -> None:
         "prompt": "x", "stream": True, "stop": ["y"], "cache_prompt": True, "context_shift": False,
     }  # fmt: skip
     unset = {"cache_prompt": None, "context_shift": None}
-    assert infill_body("a", "b", unset, is_stream=False) == {
+    assert infill_body(infill_parts("a", "b", None, None), unset, is_stream=False) == {
         "input_prefix": "a", "input_suffix": "b", "stream": False,
     }  # fmt: skip
     for bad in (None, 5, "\udfff"):
         with pytest.raises(InvalidOption, match="prefix"):
-            infill_body(bad, "b", {}, is_stream=False)
+            infill_parts(bad, "b", None, None)
+
+
+def test_what_infill_may_know_besides() -> None:
+    """How the missing part begins, and other files by name."""
+    parts = infill_parts("a", "b", "c", {"x.py": "1", "y.py": "2"})
+    files = [{"filename": "x.py", "text": "1"}, {"filename": "y.py", "text": "2"}]
+    assert (parts["prompt"], parts["input_extra"]) == ("c", files)
+    for bad in (5, "x", [("x.py", "1")], {"x.py": 1}, {"x.py": "\udfff"}):
+        with pytest.raises(InvalidOption, match="files"):
+            infill_parts("a", "b", None, bad)
+    with pytest.raises(InvalidOption, match="prompt"):
+        infill_parts("a", "b", 5, None)
 
 
 ANYTHING = st.recursive(

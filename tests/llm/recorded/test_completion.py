@@ -5,6 +5,7 @@ In: recordings of the December-2023 server and of today's. Out: what `Completion
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -114,6 +115,24 @@ def test_every_option_reaches_the_server(caller: Any) -> None:
     asked.pop("n_keep")
     assert {name: settings[name] for name in asked} == asked
     assert settings["n_predict"] == 5
+
+
+def test_several_prompts_are_answered_in_order(caller: Any, server: Any, vcr: Any) -> None:
+    """They get the answers that each gets alone; of the two servers, today's is asked once."""
+    prompts = [PROMPT, "If the argument", "This module"]
+    alone = [caller.complete(each, max_tokens=6, **GREEDY) for each in prompts]
+    together = caller.call("complete_many", prompts, max_tokens=6, **GREEDY)
+    assert [each.content for each in together] == [each.content for each in alone]
+    asked = [json.loads(request.body)["prompt"] for request in vcr.requests if request.body]
+    assert asked[3:] == (prompts if server.name == "dec2023" else [prompts])
+
+
+def test_models(caller: Any, server: Any) -> None:
+    """Both tell the name they were given; only today's tells sizes."""
+    (model,) = caller.call("models")
+    name = {"dec2023": "reference", "today": "demo"}[server.name]
+    assert (model.id, model.owned_by) == (name, "llamacpp")
+    assert (model.train_context_size is None) == (server.name == "dec2023")
 
 
 def test_token_ids_are_a_prompt_too(caller: Any) -> None:

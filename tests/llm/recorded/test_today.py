@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from libertai_llm.errors import NotSupported
+from libertai_llm.errors import BadRequest, NotSupported
 
 pytestmark = [
     pytest.mark.vcr,
@@ -54,6 +54,29 @@ def test_pieces_of_a_text(caller: Any) -> None:
     """Tokens come with their bytes, whole characters or not."""
     pieces = caller.call("tokenize", "é ok", with_pieces=True)
     assert b"".join(piece.piece for piece in pieces).decode().strip() == "é ok"
+
+
+def test_a_slot_is_saved_erased_and_restored(caller: Any) -> None:
+    """Its file brings back what was in it, in another slot."""
+    text = "Nobody has said these words before."
+    options: dict[str, Any] = {"temperature": 0, "max_tokens": 4, "ignore_eos": True}
+    first = caller.complete(text, slot_id=1, **options)
+    saved = caller.call("save_slot", 1, "words.bin")
+    assert (saved.slot_id, saved.filename) == (1, "words.bin")
+    assert saved.num_tokens == first.tokens_evaluated + first.tokens_predicted - 1
+    assert saved.num_bytes > 0 and saved.milliseconds is not None
+    assert caller.call("erase_slot", 1).num_tokens == saved.num_tokens
+    assert caller.call("restore_slot", 2, "words.bin").num_tokens == saved.num_tokens
+    again = caller.complete(text, slot_id=2, **options)
+    assert again.content == first.content
+    assert again.tokens_cached == first.tokens_evaluated - 1
+    slots = caller.call("slots")
+    assert [slot.slot_id for slot in slots] == [0, 1, 2, 3]
+    assert {slot.context_size for slot in slots} == {512}
+    assert slots[2].num_tokens == saved.num_tokens
+    assert not any(slot.is_processing for slot in slots)
+    with pytest.raises(BadRequest):
+        caller.call("restore_slot", 0, "missing.bin")
 
 
 def test_infill_without_such_tokens_is_not_supported(caller: Any) -> None:
