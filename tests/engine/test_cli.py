@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from libertai_engine.__main__ import main
+from libertai_engine.__main__ import main, parse
 from tests.engine.serving import parse_reply, read_all, request_bytes, wait_until
 
 COMMAND = [sys.executable, "-m", "libertai_engine"]
