@@ -77,20 +77,27 @@ class CompletionAPI:
                 yield event
 
     def tokenize(self, body: Any) -> dict[str, Any]:
-        """`POST /tokenize`: `content` to `{"tokens": [id, …]}`.
+        """`POST /tokenize`: `content`, a text or an array of texts and ids, to `{"tokens": […]}`.
 
         `add_special` puts BOS in front, `parse_special` (default true) reads control tokens in the
         text, `with_pieces` answers `{"id", "piece"}` objects (a piece that is no text: its bytes).
         """
         fields = Body(body)
-        token_ids = self.engine.tokenizer.encode(
-            fields.get("content", to_str, ""),
-            add_special=fields.get("add_special", to_bool, False),
-            parse_special=fields.get("parse_special", to_bool, True),
-        )
+        add_special = fields.get("add_special", to_bool, False)
+        parse_special = fields.get("parse_special", to_bool, True)
+        token_ids: list[int] = []
+        for index, piece in enumerate(fields.get("content", _to_pieces, ())):
+            token_ids += self._tokenize_piece(piece, add_special and index == 0, parse_special)
         if not fields.get("with_pieces", to_bool, False):
             return {"tokens": token_ids}
         return {"tokens": [{"id": each, "piece": self._piece(each)} for each in token_ids]}
+
+    def _tokenize_piece(self, piece: Any, add_special: bool, parse_special: bool) -> list[int]:
+        tokenizer = self.engine.tokenizer
+        if isinstance(piece, int) and not isinstance(piece, bool):
+            return [to_int("content", piece, 0, tokenizer.vocab_size - 1)]
+        text = to_str("content", piece)
+        return tokenizer.encode(text, add_special=add_special, parse_special=parse_special)
 
     def detokenize(self, body: Any) -> dict[str, Any]:
         """`POST /detokenize`: `tokens` to `{"content": text}`; broken UTF-8 becomes U+FFFD."""
@@ -234,6 +241,12 @@ class CompletionAPI:
             return piece.decode()
         except UnicodeDecodeError:
             return list(piece)
+
+
+def _to_pieces(name: str, value: Any) -> list[Any]:
+    if not isinstance(value, (str, list)):
+        raise wrong(name, "a string or an array of strings and token ids")
+    return [value] if isinstance(value, str) else value
 
 
 def _to_array(name: str, value: Any) -> list[Any]:
