@@ -93,7 +93,7 @@ def test_hostile_completions(
     ("path", "body", "status"),
     [
         ("/tokenize", {"content": 5}, 400),
-        ("/tokenize", {"content": ["a"]}, 400),
+        ("/tokenize", {"content": [["a"]]}, 400),
         ("/tokenize", {}, 200),
         ("/tokenize", b'{"content":"\\ud800"}', 400),
         ("/detokenize", {"tokens": "abc"}, 400),
