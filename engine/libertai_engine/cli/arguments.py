@@ -128,9 +128,19 @@ def megabytes(text: str) -> int:
     return NO_LIMIT_BYTES if value == -1 else value << 20
 
 
+def folder(path: str) -> Path:
+    """A folder that exists."""
+    if not Path(path).is_dir():
+        raise argparse.ArgumentTypeError(f"no folder at {path!r}")
+    return Path(path)
+
+
 def keys_of(text: str) -> list[str]:
     """One or more API keys, separated by commas."""
-    return [key.strip() for key in text.split(",") if key.strip()]
+    keys = [key.strip() for key in text.split(",") if key.strip()]
+    if not keys:  # what an unset variable of a shell gives must not open the server to all
+        raise argparse.ArgumentTypeError("no key in it")
+    return keys
 
 
 def keys_in(path: str) -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import sys
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from libertai_engine.cli import arguments
@@ -33,7 +32,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     group.add_argument("--max-queue", type=int, metavar="N", help="requests that may wait")
     group.add_argument(
-        "--slot-save-path", type=Path, metavar="FOLDER", help="where slots may be saved to files"
+        "--slot-save-path",
+        type=arguments.folder,
+        metavar="FOLDER",
+        help="where slots may be saved to files",
     )
     group.add_argument(
         "--cache-ram",
