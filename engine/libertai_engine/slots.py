@@ -137,9 +137,9 @@ class SlotPool(Generic[Copy]):
 
     def shift(self, slot: Slot, start: int, count: int) -> None:
         """Drop tokens `[start, start + count)` from a slot; what follows takes their positions."""
+        slot.num_pure = start  # first of all: should it fail half-way, what lies behind is no cache
         self._lanes.shift(slot.index, start, count, len(slot.token_ids))
         del slot.token_ids[start : start + count]
-        slot.num_pure = start
 
     def _preference(self, slot: Slot, prompt: list[int]) -> tuple[int, int]:
         """Longest prefix first (if it is most of what the lane holds), then least recently used."""

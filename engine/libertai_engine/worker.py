@@ -291,9 +291,19 @@ class Worker:
         stream = self._streams[sequence]
         if delta.finish is not None:
             self._retire(owner)
-        else:
-            self._scheduler.shift(owner)
+        elif not self._make_room(owner):
+            return
         stream.put(delta)
+
+    def _make_room(self, owner: Running) -> bool:
+        """Shift the context if it is full. False if that failed, and the request with it."""
+        try:
+            self._scheduler.shift(owner)
+        except Exception:  # no memory, for one
+            logger.exception("slot %d: the context cannot be shifted", owner.slot.index)
+            self._fail(owner, GenerationFailed("the full context could not be shifted"))
+            return False
+        return True
 
     def _fail(self, owner: Running, error: EngineError) -> None:
         stream = self._streams[owner.sequence]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from libertai_engine.config import EngineConfig
 from libertai_engine.engine import Engine, load_engine
-from libertai_engine.errors import InvalidRequest
+from libertai_engine.errors import GenerationFailed, InvalidRequest
 from libertai_engine.model.runner import ModelRunner
 from libertai_engine.sampling_params import SamplingParams
 from libertai_engine.sequence import Finish, FinishReason, Request
@@ -60,3 +61,23 @@ def test_half_a_character_at_the_end_of_the_context(small: Engine) -> None:
         finish = finish_of(fixed, request)
         assert (finish.reason, finish.num_generated) == (FinishReason.LIMIT, 10)
         assert not finish.truncated and fixed.is_alive
+
+
+class Unshiftable(ModelRunner):
+    """A real runner that has no memory to move keys in, after it has moved some."""
+
+    def shift(self, slot: int, start: int, count: int, length: int) -> None:
+        super().shift(slot, start, count, length)
+        raise RuntimeError("out of memory")
+
+
+def test_a_failed_shift_hurts_only_its_request(small: Engine) -> None:
+    """Its slot is free again, and nothing of what may have been moved is reused."""
+    assert small.model is not None
+    runner = Unshiftable(small.model.module, num_slots=1, context_size=16, device="cpu")
+    with Engine(runner, small.tokenizer, EngineConfig(num_slots=1), small.model) as engine:
+        full = Request(prompt_ids=(5,) * 12, sampling=ENDLESS, max_tokens=9, can_shift=True)
+        with pytest.raises(GenerationFailed):
+            list(engine.submit(full))
+        assert engine.load.num_idle_slots == 1
+        assert finish_of(engine, replace(full, max_tokens=1)).num_cached == 1
