@@ -35,7 +35,7 @@ class Stream(Iterator[Delta], AsyncIterator[Delta]):
         self._items: deque[Delta | EngineError] = deque()
         self._changed = threading.Condition()
         self._wake_loop: Callable[[], object] | None = None
-        self._is_closed = False
+        self._is_closed = num_sequences == 0
         self._is_aborted = False
 
     @property

@@ -17,7 +17,12 @@ from typing import Any, Protocol
 
 import torch
 
-from libertai_engine.errors import EngineError, EngineUnavailable, GenerationFailed
+from libertai_engine.errors import (
+    EngineError,
+    EngineUnavailable,
+    GenerationFailed,
+    InvalidRequest,
+)
 from libertai_engine.model.batch import Batch
 from libertai_engine.sampling.sampler import SampledToken, Sampler
 from libertai_engine.scheduler import Running, Scheduler, Step
@@ -163,7 +168,11 @@ class Worker:
         return statuses
 
     def submit(self, sequences: Several[Sequence], stream: Stream) -> None:
-        """Queue all or none. Raises `EngineUnavailable` if the queue is full or closed."""
+        """Queue all or none. Raises `EngineUnavailable` if the queue is full or closed, and
+        `InvalidRequest` if they are more than it ever holds."""
+        if len(sequences) > self._capacity:
+            message = f"`prompt` must hold at most {self._capacity} prompts on this engine"
+            raise InvalidRequest(message, field="prompt")
         with self._changed:
             if not self.is_alive:
                 raise EngineUnavailable("the engine is closed")

@@ -81,3 +81,21 @@ def test_a_failed_shift_hurts_only_its_request(small: Engine) -> None:
             list(engine.submit(full))
         assert engine.load.num_idle_slots == 1
         assert finish_of(engine, replace(full, max_tokens=1)).num_cached == 1
+
+
+def test_more_prompts_than_the_queue_holds_can_never_be_answered(small: Engine) -> None:
+    """So trying again later is no good advice, whereas a full queue empties."""
+    config = EngineConfig(num_slots=1, max_queue=1)
+    assert small.model is not None
+    runner = ModelRunner(small.model.module, num_slots=1, context_size=16, device="cpu")
+    with Engine(runner, small.tokenizer, config, small.model) as engine:
+        request = Request(prompt_ids=(5, 6), sampling=ENDLESS, max_tokens=2)
+        both = list(engine.submit(request, replace(request, index=1)))
+        assert sum(delta.finish is not None for delta in both) == 2
+        with pytest.raises(InvalidRequest, match="at most 2"):
+            engine.submit(*(replace(request, index=index) for index in range(3)))
+
+
+def test_nothing_asked_is_nothing_answered(small: Engine) -> None:
+    """A reader of no requests does not wait for ever."""
+    assert list(small.submit()) == []
