@@ -12,11 +12,12 @@ import re
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
+from concurrent.futures import CancelledError
 from contextlib import aclosing, contextmanager, suppress
 from typing import Any, TypeVar
 
 from libertai_llm.engines import Lease
-from libertai_llm.errors import NotFound
+from libertai_llm.errors import LibertaiError, NotFound
 from libertai_llm.replies import as_object, engine_error
 from libertai_llm.session import Session
 from libertai_llm.timeouts import Deadlines, Timeouts
@@ -255,10 +256,11 @@ class _LoopThread:
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine and wait for it."""
         future = asyncio.run_coroutine_threadsafe(work, self._running_loop())
-        try:
-            return future.result()
-        finally:
-            future.cancel()
+        with _closed_while_waiting():
+            try:
+                return future.result()
+            finally:
+                future.cancel()
 
     def iterate(self, items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
         """The items of an asynchronous generator, which is closed with this one."""
@@ -274,7 +276,8 @@ class _LoopThread:
         try:
             while (box := passed.get()) is not None:
                 yield box[0]
-            future.result()
+            with _closed_while_waiting():
+                future.result()
         finally:
             future.cancel()
 
@@ -299,5 +302,23 @@ def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
     try:
         loop.run_forever()
     finally:
+        loop.run_until_complete(_cancel_all())
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
+
+
+async def _cancel_all() -> None:
+    """End what still runs in this loop: whoever waits for it would wait for ever."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextmanager
+def _closed_while_waiting() -> Iterator[None]:
+    """What a closed loop cancelled is an error like others."""
+    try:
+        yield
+    except CancelledError:
+        raise LibertaiError("the client was closed while it waited for the answer") from None

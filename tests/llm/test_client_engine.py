@@ -7,6 +7,7 @@ import gc
 import multiprocessing
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -209,6 +210,30 @@ def test_too_late_in_process(any_client: MakeClient, engine: Engine) -> None:
     with pytest.raises(errors.TimedOut):
         for _ in range(1000):
             client.complete("Once", **ENDLESS)
+    assert wait_until(lambda: is_idle(engine))
+
+
+@pytest.mark.parametrize("how", ["complete", "stream"])
+def test_closing_ends_what_another_thread_waits_for(engine: Engine, how: str) -> None:
+    """With limits, too: the waiting thread gets an error at once, and the slot is free."""
+    client = Client(engine=engine, timeouts=60)
+    caught: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            options: dict[str, Any] = {"max_tokens": 10**6, "ignore_eos": True}
+            answer = getattr(client, how)("Once upon", context_shift=True, **options)
+            list(answer)
+        except BaseException as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    assert wait_until(lambda: not is_idle(engine))
+    client.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert isinstance(caught[0], errors.LibertaiError)
     assert wait_until(lambda: is_idle(engine))
 
 
