@@ -78,11 +78,19 @@ class Call:
             return self._timeouts
         return replace(self._timeouts, total=max(self._end - time.monotonic(), 1e-3))
 
+    @property
+    def wants_tokens(self) -> bool:
+        """Whether the ids of the answer were asked for."""
+        return self.body.get("return_tokens") is True
+
     def take(self, chunk: CompletionChunk) -> None:
         """A chunk is about to be handed on; the last one ends the call well."""
         self.begun = True
         if chunk.final is not None:
             self.succeed(chunk.final)
+        elif self._keeps_slot:
+            # Who breaks the answer off comes back to the slot that holds what was evaluated.
+            self.session.on_slot(chunk.slot_id)
 
     def succeed(self, completion: Completion) -> None:
         """The whole answer is here: the session learns where the conversation stands.

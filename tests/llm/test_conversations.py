@@ -51,6 +51,19 @@ def test_the_slot_is_sent_back(any_client: MakeClient, serve: Serve, name: str, 
     assert all(body["cache_prompt"] is True for body in server.bodies)
 
 
+def test_an_answer_that_is_broken_off_tells_its_slot_too(
+    any_client: MakeClient, serve: Serve
+) -> None:
+    """The next turn goes to the slot that holds what was evaluated."""
+    server = serve(lambda asked: [stream(said("a", slot_id=2), said("b", slot_id=2), final("c"))])
+    session, client = Session(), any_client(server.url)
+    for _ in range(2):
+        chunks = client.stream("x", session=session)
+        next(chunks)
+        chunks.close()
+    assert slots_of(server.bodies) == [(-1, -1), (2, 2)]
+
+
 def test_without_a_session_no_slot_is_sent(any_client: MakeClient, serve: Serve) -> None:
     """Calls that belong to no conversation ask for no slot, unless the caller does."""
     server = serve(lambda asked: [whole(final(slot_id=2))])
