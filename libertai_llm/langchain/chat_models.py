@@ -188,11 +188,10 @@ class ChatLibertai(BaseLibertai, BaseChatModel):
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         """The model's part of a cache key: whatever can change the answer, the call's own too."""
-        options = {
-            **self._identifying_params,
-            **split_options(kwargs)[0],
-            "stop": self._stops(stop),
-        }
+        given = split_options(kwargs)[0]
+        if "extra_body" in given:
+            given["extra_body"] = {**(self.extra_body or {}), **given["extra_body"]}
+        options = {**self._identifying_params, **given, "stop": self._stops(stop)}
         named = {name: value for name, value in options.items() if name not in PLACEMENT}
         return f"{self._llm_type} {sorted(named.items())}"
 

@@ -53,6 +53,12 @@ def test_the_environments_server_is_part_of_the_cache_key(monkeypatch: pytest.Mo
     assert len(keys) == 3
 
 
+def test_further_fields_of_object_and_call_are_both_in_the_cache_key() -> None:
+    """Both are sent, so both can change the answer."""
+    models = [ChatLibertai(engine="demo", extra_body={"lora": lora}) for lora in (1, 2)]
+    assert len({model._get_llm_string(extra_body={"other": 1}) for model in models}) == 2
+
+
 def test_what_does_not_change_the_answer_is_not_in_the_cache_key() -> None:
     """Keys, slots, conversations, limits, and how a call spells an option."""
     plain = ChatLibertai(engine="demo", temperature=0.5)
