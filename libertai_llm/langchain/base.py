@@ -109,6 +109,8 @@ class BaseLibertai(BaseLanguageModel):  # type: ignore[type-arg]
     logit_bias: dict[int | str, float | bool] | list[list[Any]] | None = None
     n_probs: int | None = None
     post_sampling_probs: bool | None = None
+    return_tokens: bool | None = None
+    """Report the ids of the answer's tokens, in `response_metadata["tokens"]`."""
     logprobs: bool | None = None
     """Report the probability of each token."""
     top_logprobs: int | None = None
@@ -226,7 +228,10 @@ class BaseLibertai(BaseLanguageModel):  # type: ignore[type-arg]
         if self.engine is not None:
             return options | {"engine": getattr(self.engine, "name", self.engine)}
         address = self._address() or os.environ.get(BASE_VARIABLE)
-        return options | ({"base_url": address} if address else {"engine": DEMO_MODEL})
+        if not address:
+            return options | {"engine": DEMO_MODEL}
+        # NOTE: the environment's address may hold a password, and this is shown in traces.
+        return options | {"base_url": _split_credentials(address)[1]}
 
     def _ls_params(
         self, kind: Literal["chat", "llm"], stop: Sequence[str] | None, given: Mapping[str, Any]
@@ -272,13 +277,19 @@ class BaseLibertai(BaseLanguageModel):  # type: ignore[type-arg]
 def _hide_credentials(named: dict[str, Any]) -> dict[str, Any]:
     """Move `user:password@` from the address, which is shown, to the headers, which are not."""
     name = "api_base" if named.get("api_base") else "base_url"
-    parts = urlsplit(named.get(name) or "")
-    user_info, _, host = parts.netloc.rpartition("@")
+    user_info, address = _split_credentials(named.get(name) or "")
     if not user_info:
         return named
     token = base64.b64encode(unquote(user_info).encode()).decode()
     headers = {**(named.get("default_headers") or {}), "Authorization": f"Basic {token}"}
-    return {**named, name: parts._replace(netloc=host).geturl(), "default_headers": headers}
+    return {**named, name: address, "default_headers": headers}
+
+
+def _split_credentials(address: str) -> tuple[str, str]:
+    """`user:password`, and the address without it."""
+    parts = urlsplit(address)
+    user_info, _, host = parts.netloc.rpartition("@")
+    return user_info, parts._replace(netloc=host).geturl() if user_info else address
 
 
 _OPTION_FIELDS = tuple(each.name for each in fields(CompletionParams) if each.name != "stop")

@@ -12,7 +12,7 @@ from langchain_core.load import dumps, load
 from langchain_core.runnables import ConfigurableField
 from pydantic import SecretStr
 
-from libertai_llm.langchain import ChatLibertai
+from libertai_llm.langchain import ChatLibertai, Libertai, LibertaiLLM
 from tests.llm.langchain.scripted import ScriptedServer
 
 PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
@@ -57,6 +57,16 @@ def test_further_fields_of_object_and_call_are_both_in_the_cache_key() -> None:
     """Both are sent, so both can change the answer."""
     models = [ChatLibertai(engine="demo", extra_body={"lora": lora}) for lora in (1, 2)]
     assert len({model._get_llm_string(extra_body={"other": 1}) for model in models}) == 2
+
+
+def test_a_password_in_the_environments_address_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Identities go into traces and cache keys."""
+    monkeypatch.setenv("LIBERTAI_API_BASE", "http://bob:pass-secret@127.0.0.1:8/x")
+    for model in (ChatLibertai(), LibertaiLLM(), Libertai()):
+        assert model._identifying_params["base_url"] == "http://127.0.0.1:8/x"
+        assert "-secret" not in repr(model) + dumps(model)
 
 
 def test_what_does_not_change_the_answer_is_not_in_the_cache_key() -> None:
