@@ -47,7 +47,7 @@ class AsyncDriver:
         """A completion in chunks."""
         with call:
             while True:
-                assembler = Assembler()
+                assembler = Assembler(keeps_tokens=call.wants_tokens)
                 try:
                     async with aclosing(self._stream_once(call, assembler)) as chunks:
                         async for chunk in chunks:

@@ -48,7 +48,7 @@ class Driver:
         """A completion in chunks."""
         with call:
             while True:
-                assembler = Assembler()
+                assembler = Assembler(keeps_tokens=call.wants_tokens)
                 try:
                     yield from self._stream_once(call, assembler)
                     break

@@ -25,6 +25,7 @@ class CompletionParams:
     `max_tokens` is the wire's `n_predict` (0: only evaluate the prompt, -1: until the end);
     `repeat_last_n` 0 is off, -1 the whole context; `logit_bias` maps token ids to a number that is
     added, or to False, which bans the token; `n_probs` asks for that many probabilities a token;
+    `return_tokens` for the ids of an answer (`Completion.tokens`; a server of 2023 tells none);
     `slot_id` -1 leaves the choice to the server; `extra_body` holds further fields for the server
     at hand, sent as they are. Raises `InvalidOption` naming the field.
 
@@ -67,6 +68,7 @@ class CompletionParams:
     )
     n_probs: int | None = field(default=None, metadata=checks.integer(0))
     post_sampling_probs: bool | None = field(default=None, metadata=checks.boolean())
+    return_tokens: bool | None = field(default=None, metadata=checks.boolean())
     n_keep: int | None = field(default=None, metadata=checks.integer(-1))
     stop: str | Sequence[str] | None = field(default=None, metadata=checks.words())
     grammar: str | None = field(default=None, metadata=checks.text())

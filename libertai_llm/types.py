@@ -56,7 +56,8 @@ class Completion:
     `content` does not contain), "limit" (`max_tokens`, or the context was full), or "none" (not
     told). `tokens_evaluated` counts the whole prompt, `tokens_cached` those of its tokens that were
     reused and not evaluated again, `tokens_predicted` the answer. `slot_id` is -1 if not told.
-    `raw` is the server's object as it came.
+    `tokens` are the ids that made `content`, if they were asked for; the last one reaches further
+    than `content` if a stop word cut it. `raw` is the server's object as it came.
     """
 
     content: str
@@ -70,6 +71,7 @@ class Completion:
     timings: Timings = field(default_factory=Timings)
     model: str = ""
     probs: tuple[TokenProbs, ...] = ()
+    tokens: tuple[int, ...] = ()
     generation_settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
@@ -80,6 +82,7 @@ class Completion:
         *,
         content: str | None = None,
         probs: tuple[TokenProbs, ...] | None = None,
+        tokens: tuple[int, ...] | None = None,
     ) -> Completion:
         """From a whole answer, or a stream's last event with what the stream had before.
 
@@ -101,6 +104,7 @@ class Completion:
             timings=timings,
             model=_text(reply.get("model")),
             probs=read_probs(reply) if probs is None else probs,
+            tokens=ids_of(reply) if tokens is None else tokens,
             generation_settings=settings if isinstance(settings, Mapping) else {},
             raw=reply,
         )
@@ -110,12 +114,14 @@ class Completion:
 class CompletionChunk:
     """One event of a stream. `content` is what is new; `final` is the whole answer, on the last.
 
-    The contents of a stream's chunks, concatenated, are `final.content`; likewise `probs`.
+    The contents of a stream's chunks, concatenated, are `final.content`; likewise `probs` and
+    `tokens`.
     """
 
     content: str
     slot_id: int = -1
     probs: tuple[TokenProbs, ...] = ()
+    tokens: tuple[int, ...] = ()
     final: Completion | None = None
 
 
@@ -203,6 +209,13 @@ def count_of(value: Any) -> int | None:
     """A whole number from 0 on; None for everything else."""
     is_whole = isinstance(value, int) and not isinstance(value, bool)
     return value if is_whole and value >= 0 else None
+
+
+def ids_of(reply: Mapping[str, Any]) -> tuple[int, ...]:
+    """The ids in an answer or event; none if it tells none, or something else."""
+    told = reply.get("tokens")
+    ids = [count_of(each) for each in told] if isinstance(told, list) else []
+    return tuple(each for each in ids if each is not None) if None not in ids else ()
 
 
 def tokens_of(reply: Mapping[str, Any]) -> list[TokenPiece | int]:

@@ -136,6 +136,8 @@ def _metadata(completion: Completion, model: str) -> dict[str, Any]:
     if completion.stop_type in _FINISH_REASONS:
         metadata["finish_reason"] = _FINISH_REASONS[completion.stop_type]
         metadata["stop_reason"] = _STOP_REASONS[completion.stop_type]
+    if completion.tokens:
+        metadata["tokens"] = list(completion.tokens)
     if completion.stopping_word:
         metadata["stopping_word"] = completion.stopping_word
     return metadata

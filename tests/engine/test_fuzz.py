@@ -88,6 +88,7 @@ OPTIONS: Strategies = {
     | st.dictionaries(words | token_ids.map(str), st.floats(-9, 9), max_size=3),
     "stream": st.booleans(),
     "cache_prompt": st.booleans(),
+    "return_tokens": st.booleans(),
     "slot_id": st.integers(-1, 1),
     "id_slot": st.integers(-1, 1),
     "context_shift": st.booleans(),

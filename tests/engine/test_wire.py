@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from libertai_engine.errors import InvalidRequest, NotSupported
+from libertai_engine.sampling.sampler import SampledToken
 from libertai_engine.sampling_params import SamplingParams
+from libertai_engine.sequence import Delta
 from libertai_engine.text.tokenizer import Tokenizer
-from libertai_engine.wire.format import token_text
+from libertai_engine.wire.format import format_chunk, token_text
 from libertai_engine.wire.parse import CompletionCall, Limits, parse_completion
 from libertai_engine.wire.prompts import encode_prompt, fit_prompt
 from tests.fakes import tiny_tokenizer
@@ -99,6 +101,7 @@ WRONG: list[tuple[str, Any]] = [
     ("stop", "\ud800"),
     ("stream", "yes"),
     ("cache_prompt", "true"),
+    ("return_tokens", "true"),
     ("logit_bias", 1),
     ("logit_bias", [[1, 1.0]] * 4097),
     ("logit_bias", [[1, math.inf]]),
@@ -147,6 +150,16 @@ def test_slot_zero_is_a_slot(tokenizer: Tokenizer) -> None:
     assert parse(tokenizer, id_slot=0).requests[0].slot == 0
     assert parse(tokenizer, id_slot=-1, slot_id=2).requests[0].slot == 2
     assert parse(tokenizer, slot_id=-1).requests[0].slot is None
+
+
+def test_ids_of_the_answer_are_told_if_wanted(tokenizer: Tokenizer) -> None:
+    """Under the key of today's llama-server; in a stream each event has its own."""
+    token = SampledToken(5, ())
+    delta = Delta("x", (token,), 0)
+    for wanted, told in ((True, {"tokens": [5]}), (1, {"tokens": [5]}), (False, {}), (None, {})):
+        call = parse(tokenizer, return_tokens=wanted)
+        chunk = format_chunk(delta, call, tokenizer)
+        assert {name: chunk[name] for name in chunk if name == "tokens"} == told
 
 
 def test_stop_words(tokenizer: Tokenizer) -> None:

@@ -12,7 +12,9 @@ import pytest
 from libertai_engine.api import CompletionAPI
 from libertai_engine.config import EngineConfig
 from libertai_engine.engine import Engine, load_engine
+from libertai_engine.wire.parse import Limits, parse_completion
 from libertai_llm import Completion, Timeouts, errors
+from libertai_llm.params import OPTION_NAMES, RESERVED
 from libertai_llm.types import Timings
 from tests.engine.serving import Running, running
 from tests.fakes import save_tiny_model
@@ -146,6 +148,21 @@ def test_the_slots(client: Any, engine: Engine) -> None:
     assert {each.context_size for each in slots} == {engine.context_size}
     assert slots[0].num_tokens == answer.tokens_evaluated + answer.tokens_predicted - 1
     assert not any(isinstance(value, str) for each in slots for value in each.raw.values())
+
+
+def test_every_field_that_the_engine_reads_is_an_option(engine: Engine) -> None:
+    """Whatever may be in a body of ours has a name and a check in the client."""
+    read: set[str] = set()
+
+    class Spy(dict[str, Any]):
+        def get(self, name: str, default: Any = None) -> Any:
+            read.add(name)
+            return super().get(name, default)
+
+    limits = Limits(num_slots=2, context_size=64)
+    parse_completion(Spy(prompt="x"), engine.tokenizer, limits)
+    assert {"temperature", "n_predict", "stop", "slot_id", "system_prompt"} <= read
+    assert read - RESERVED <= OPTION_NAMES.keys()
 
 
 def test_the_models(client: Any, engine: Engine) -> None:

@@ -73,7 +73,7 @@ def test_unknown_options(name: str, meant: str) -> None:
         wire(zzzzzz=1)
 
 
-SWITCHES = ("cache_prompt", "context_shift")
+SWITCHES = ("cache_prompt", "context_shift", "return_tokens")
 VALUES: dict[str, Any] = {
     "dry_sequence_breakers": ["\n"],
     "samplers": ["top_k"],

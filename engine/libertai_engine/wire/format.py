@@ -26,7 +26,7 @@ def format_chunk(delta: Delta, call: CompletionCall, tokenizer: Tokenizer) -> di
         "slot_id": delta.slot,
         "stop": False,
     }
-    return chunk | _index(delta.index, call) | _probabilities(delta.tokens, call, tokenizer)
+    return chunk | _index(delta.index, call) | _tokens(delta.tokens, call, tokenizer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,7 @@ def format_result(
         "truncated": finish.truncated,
     }
     result |= _index(answer.index, call)
-    return result | _probabilities(answer.tokens, call, tokenizer)
+    return result | _tokens(answer.tokens, call, tokenizer)
 
 
 def _index(index: int, call: CompletionCall) -> dict[str, int]:
@@ -109,10 +109,17 @@ def _phase(name: str, count: int, milliseconds: float) -> dict[str, Any]:
     }
 
 
+def _tokens(
+    tokens: Sequence[SampledToken], call: CompletionCall, tokenizer: Tokenizer
+) -> dict[str, Any]:
+    """The tokens of `content`, by id and with probabilities, as far as that was asked for."""
+    told = {"tokens": [each.token_id for each in tokens]} if call.returns_tokens else {}
+    return told | _probabilities(tokens, call, tokenizer)
+
+
 def _probabilities(
     tokens: Sequence[SampledToken], call: CompletionCall, tokenizer: Tokenizer
 ) -> dict[str, Any]:
-    """One entry for each token of `content`, if probabilities were asked for."""
     if not call.requests[0].sampling.num_probs:
         return {}
     entries = [

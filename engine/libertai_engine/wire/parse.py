@@ -50,6 +50,7 @@ class CompletionCall:
     is_several: bool
     is_stream: bool
     n_keep: int
+    returns_tokens: bool = False
     is_multimodal: bool = False
 
 
@@ -79,6 +80,7 @@ def parse_completion(fields: Any, tokenizer: Tokenizer, limits: Limits) -> Compl
         is_several=several is not None,
         is_stream=body.get("stream", to_bool, False),
         n_keep=n_keep,
+        returns_tokens=body.get("return_tokens", to_bool, False),
         is_multimodal=not isinstance(limits.vision, Blindness | None),
     )
 

@@ -49,6 +49,7 @@ OPTIONS: dict[str, tuple[Any, Any, str]] = {
     "logit_bias": ([[5, 1.0]], [[6, False]], "logit_bias"),
     "n_probs": (2, 1, "n_probs"),
     "post_sampling_probs": (True, False, "post_sampling_probs"),
+    "return_tokens": (True, False, "return_tokens"),
     "n_keep": (-1, 0, "n_keep"),
     "grammar": ('root ::= "a"', 'root ::= "b"', "grammar"),
     "json_schema": ({"type": "object"}, {"type": "string"}, "json_schema"),

@@ -43,11 +43,10 @@ def test_slot_is_told_at_the_end_only(caller: Any) -> None:
 
 def test_counts_are_exact(caller: Any) -> None:
     """As many tokens as were asked for."""
-    extra = {"return_tokens": True}
     answer = caller.complete(
-        "Return the number of", max_tokens=8, ignore_eos=True, extra_body=extra, **GREEDY
+        "Return the number of", max_tokens=8, ignore_eos=True, return_tokens=True, **GREEDY
     )
-    assert answer.tokens_predicted == len(answer.raw["tokens"]) == 8
+    assert answer.tokens_predicted == len(answer.tokens) == 8
 
 
 def test_pieces_of_a_text(caller: Any) -> None:
