@@ -47,7 +47,9 @@ def _write_json(path: Path, values: dict[str, object]) -> None:
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
-def write_card(folder: Path, recipe: Recipe, history: History, command: str, sample: str) -> None:
+def write_card(
+    folder: Path, recipe: Recipe, history: History, *, command: str, sample: str, scores: str
+) -> None:
     """Write MODEL_CARD.md: model_card.txt with the figures of this run and a sample of answers."""
     weights = folder / "model.safetensors"
     figures = {
@@ -63,6 +65,7 @@ def write_card(folder: Path, recipe: Recipe, history: History, command: str, sam
         "corpus": fingerprint(),
         "torch": torch.__version__,
         "sample": sample,
+        "scores": scores,
     }
     text = (HERE / "model_card.txt").read_text(encoding="utf-8")
     for name, value in figures.items():

@@ -17,12 +17,13 @@ class Recipe:
     hidden: int = 192
     layers: int = 6
     heads: int = 6
-    kv_heads: int = 2
+    kv_heads: int = 3
     feed_forward: int = 512
     positions: int = 1024
     rope_theta: float = 10_000.0
     # training; tokens are counted without padding
-    tokens: int = 6_000_000
+    tokens: int = 4_000_000
+    beginning_tokens: int = 400_000
     tokens_per_pass: int = 1_024
     passes_per_step: int = 1
     documents_per_round: int = 1_024

@@ -67,7 +67,7 @@ def answers(model: Any, tokenizer: Any, prompt: Prompt, temperature: float) -> l
     return given
 
 
-def table(folder: Path, seed: int = 1) -> str:
+def sample_table(folder: Path, seed: int = 1) -> str:
     """Return prompts and answers as Markdown: the likeliest answer, and one at temperature 0.8."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    print(table(args.folder, args.seed))
+    print(sample_table(args.folder, args.seed))
 
 
 if __name__ == "__main__":

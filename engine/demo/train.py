@@ -8,9 +8,7 @@ Stopped and started again, it continues from the last round on disk.
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from itertools import islice
 from pathlib import Path
 
@@ -19,7 +17,8 @@ import torch
 from corpus.mixture import World, documents
 from export import draw_losses, write_card, write_model
 from recipe import Recipe
-from sample import table
+from sample import sample_table
+from score import score_table
 from training import Trainer
 from vocabulary import fast_tokenizer, learn_pieces
 
@@ -33,6 +32,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=HERE.parent / "libertai_engine" / "demo_model")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--fp32", action="store_true", help="no bf16 arithmetic")
+    parser.add_argument("--export-only", action="store_true", help="write what is trained so far")
     for number in fields(Recipe):
         option = "--" + number.name.replace("_", "-")
         parser.add_argument(option, type=type(number.default), default=number.default)
@@ -49,6 +49,15 @@ def pieces_of(recipe: Recipe, folder: Path) -> bytes:
     return path.read_bytes()
 
 
+def command_of(recipe: Recipe) -> str:
+    """Return the command that makes this model again, with every unusual number."""
+    usual, words = asdict(Recipe()), ["python engine/demo/train.py"]
+    for name, value in asdict(recipe).items():
+        if value != usual[name]:
+            words.append(f"--{name.replace('_', '-')} {value}")
+    return " ".join(words)
+
+
 def main() -> None:
     """Learn the tokenizer, train, write the folder."""
     args = parse()
@@ -58,13 +67,14 @@ def main() -> None:
     pieces = pieces_of(recipe, args.run)
     trainer = Trainer(recipe, fast_tokenizer(pieces), args.run, bf16=not args.fp32)
     trainer.resume()
-    trainer.run()
+    if not args.export_only:
+        trainer.run()
     write_model(args.out, trainer.model, pieces, recipe)
     draw_losses(args.out / "loss.png", trainer.history)
-    command = shlex.join(["python", "engine/demo/train.py", *sys.argv[1:]])
-    sample = table(args.out)
-    write_card(args.out, recipe, trainer.history, command, sample)
-    print(sample)
+    command = command_of(recipe)
+    sample, scores = sample_table(args.out), score_table(args.out)
+    write_card(args.out, recipe, trainer.history, command=command, sample=sample, scores=scores)
+    print(f"{sample}\n\n{scores}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The training loop. In: a recipe, a tokenizer, a folder for the state. Out: a trained Llama.
 
-1. A round makes its documents from the seed and its own number; a restart continues exactly.
+1. A round makes its documents from the seed and its own number; a restart continues exactly. The
+   first rounds teach to copy and to look up, the others everything.
 2. A step adds up the gradients of a few batches and moves the weights: Muon the matrices, AdamW
    the rest.
 3. After each round the whole state goes to disk; every few rounds the loss on held-out text is
@@ -26,7 +27,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from batches import IGNORED, Batch, batches
 from checkpoint import load_state, save_state
 from corpus.document import Document
-from corpus.mixture import World, documents, fingerprint
+from corpus.mixture import BEGINNING, MIXTURE, World, documents, fingerprint
 from recipe import Recipe
 
 
@@ -151,7 +152,8 @@ class Trainer:
         """Learn one round of documents; return its mean loss."""
         recipe, number = self.recipe, self.history.round
         seed = recipe.seed * 1_000_000 + number
-        chosen = islice(documents(seed, self.world), recipe.documents_per_round)
+        mixture = BEGINNING if self.history.tokens < recipe.beginning_tokens else MIXTURE
+        chosen = islice(documents(seed, self.world, mixture), recipe.documents_per_round)
         waiting = self._batches(chosen, random.Random(seed))
         values: list[torch.Tensor] = []
         while waiting and self.history.tokens < recipe.tokens:

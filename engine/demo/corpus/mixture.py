@@ -16,7 +16,7 @@ from pathlib import Path
 
 from corpus.arithmetic import arithmetic, counting
 from corpus.books import Block, Book, perform, read_books
-from corpus.document import Document, Message, chatml, dialogue, plain
+from corpus.document import Document, Message, Segment, chatml, dialogue, plain
 from corpus.phrases import Filler
 from corpus.steps import Task, read_tasks, steps_exchange, steps_text
 from corpus.words import Split, Words
@@ -139,7 +139,7 @@ def _answer(rng: random.Random, world: World) -> Document:
 def _facts(rng: random.Random, world: World) -> Document:
     """Return a few sentences about the world, one after the other."""
     book = world.books["sentences"]
-    texts = [_open(book, rng, world.words)[-1] for _ in range(rng.randint(2, 6))]
+    texts = [_open(book, rng, world.words)[-1] for _ in range(rng.choice([1, 1, 2, 3, 4]))]
     return plain("facts", rng.choice([" ", "\n"]).join(text.content for text in texts if text))
 
 
@@ -151,9 +151,32 @@ def _counting(rng: random.Random, world: World) -> Document:
     return plain("counting", counting(rng, world.words))
 
 
-SHAPES: tuple[tuple[Callable[[random.Random, World], Document], float], ...] = (
+def _echo(rng: random.Random, world: World) -> Document:
+    """Return a row of words and the same row again: the shortest way to learn to copy."""
+    kinds = [rng.choice(["word", "word", "name", "thing", "number", "animal"]) for _ in range(12)]
+    row = [next(iter(world.words.pick(rng, kind).values())) for kind in kinds]
+    separator = rng.choice([" ", ", ", "\n", " - "])
+    text = separator.join(row[: rng.randint(2, len(row))])
+    again = "".join(f"\n{text}" for _ in range(rng.choice([1, 1, 2])))
+    return Document("echo", (Segment(text, False), Segment(again, True)))
+
+
+def _looking_up(rng: random.Random, world: World) -> Document:
+    """Return one exchange whose answer stands in the question or further up."""
+    book = world.books[rng.choice(["copying", "reading", "memory", "roles"])]
+    played = [message for message in _open(book, rng, world.words) if message]
+    return chatml("looking up", played)
+
+
+Shape = tuple[Callable[[random.Random, World], Document], float]
+# NOTE: without this beginning, a small model learns whole sentences long before it learns to look
+# up and copy, and stays bad at it.
+BEGINNING: tuple[Shape, ...] = ((_echo, 60.0), (_looking_up, 40.0))
+MIXTURE: tuple[Shape, ...] = (
     (_chat, 60.0),
     (_long_chat, 3.0),
+    (_looking_up, 6.0),
+    (_echo, 3.0),
     (_dialogue, 14.0),
     (_answer, 7.0),
     (_facts, 4.0),
@@ -162,9 +185,9 @@ SHAPES: tuple[tuple[Callable[[random.Random, World], Document], float], ...] = (
 )
 
 
-def documents(seed: int, world: World) -> Iterator[Document]:
+def documents(seed: int, world: World, mixture: tuple[Shape, ...] = MIXTURE) -> Iterator[Document]:
     """Yield documents for ever; the same seed and split give the same ones on every machine."""
     rng = random.Random(f"{world.words.split} {seed}")
-    shapes, weights = zip(*SHAPES, strict=True)
+    shapes, weights = zip(*mixture, strict=True)
     while True:
         yield rng.choices(shapes, weights)[0](rng, world)
