@@ -91,7 +91,10 @@ def _check_origin(metadata: dict[str, str], fingerprint: str) -> None:
 
 def _assemble(tensors: dict[str, torch.Tensor]) -> tuple[list[int], KVPrefix]:
     num_layers = (len(tensors) - 1) // 2
-    token_ids: list[int] = tensors["token_ids"].tolist()
+    ids = tensors["token_ids"]
+    if (ids.ndim, ids.dtype, len(tensors)) != (1, torch.long, 1 + 2 * num_layers):
+        raise ValueError("not a slot file")
+    token_ids: list[int] = ids.tolist()
     keys = tuple(tensors[f"keys.{index}"] for index in range(num_layers))
     values = tuple(tensors[f"values.{index}"] for index in range(num_layers))
     if any(lane.ndim != 3 or lane.shape[1] != len(token_ids) for lane in (*keys, *values)):
