@@ -144,7 +144,11 @@ class BadRequest(APIError):
 
 
 class ContextWindowExceeded(BadRequest):
-    """The prompt does not fit the model's context. Counts are in tokens, None if not told."""
+    """The prompt does not fit the model's context. Counts are in tokens, None if not told.
+
+    A server of 2023 cuts such a prompt and answers: then `partial_text` is that answer, and
+    `status` is 0.
+    """
 
     n_prompt_tokens: int | None = None
     n_ctx: int | None = None
