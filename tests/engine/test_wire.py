@@ -130,6 +130,13 @@ def test_wrong_values_name_their_field(tokenizer: Tokenizer, field: str, value: 
     assert field in str(caught.value)
 
 
+@pytest.mark.parametrize("value", ["yes", "true", [], {}])
+def test_what_is_no_boolean_is_told_so(tokenizer: Tokenizer, value: Any) -> None:
+    """A message that asked for a number would lead astray."""
+    with pytest.raises(InvalidRequest, match="`cache_prompt` must be true or false"):
+        parse(tokenizer, cache_prompt=value)
+
+
 @pytest.mark.parametrize("body", [None, [], "x", 5, True])
 def test_a_body_is_an_object(tokenizer: Tokenizer, body: Any) -> None:
     """Anything but an object is refused."""

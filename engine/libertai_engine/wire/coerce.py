@@ -44,6 +44,8 @@ def to_int(name: str, value: Any, low: int = -INT32_MAX - 1, high: int = INT32_M
 
 def to_bool(name: str, value: Any) -> bool:
     """A boolean; numbers are true unless zero."""
+    if not isinstance(value, (bool, int, float)):
+        raise wrong(name, "true or false")
     return bool(to_float(name, value))
 
 
@@ -51,8 +53,10 @@ def to_str(name: str, value: Any) -> str:
     """A string that is valid Unicode."""
     if not isinstance(value, str):
         raise wrong(name, "a string")
-    if any("\ud800" <= char <= "\udfff" for char in value):
-        raise wrong(name, "valid Unicode, without lone surrogates")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise wrong(name, "valid Unicode, without lone surrogates") from None
     return value
 
 
