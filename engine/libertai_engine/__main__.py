@@ -62,6 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EngineError as error:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:  # the plain package installs this command, too
+        hint = "pip install 'libertai-llm[engine]'"
+        print(f"{PROGRAM}: error: {error}; the engine needs: {hint}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return INTERRUPTED

@@ -131,6 +131,22 @@ def test_failures_are_one_line(
     assert message in lines[0]
 
 
+@pytest.mark.parametrize("argv", [["serve", "demo", "--port", "0"], ["complete", "demo", "a"]])
+def test_without_the_engines_packages(argv: list[str]) -> None:
+    """The plain package has the command, but not what it needs: one line says what to install."""
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'transformers', 'starlette', 'uvicorn'): sys.modules[name] = None\n"
+        "from libertai_engine.__main__ import main\n"
+        f"sys.exit(main({argv!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("libertai-engine: error: ")
+    assert line.endswith("pip install 'libertai-llm[engine]'")
+
+
 def test_a_port_in_use_is_said_before_anything_is_loaded(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 
 from libertai_engine.cli import arguments
 from libertai_engine.config import EngineConfig, ServerConfig
-from libertai_engine.http.checks import is_loopback
-from libertai_engine.server import serve_while_loading
 
 if TYPE_CHECKING:
     from libertai_engine.api import CompletionAPI
@@ -122,6 +120,9 @@ def server_config(args: Namespace) -> ServerConfig:
 
 def run(args: Namespace) -> int:
     """Serve until told to end; 0 then. Raises `EngineError`."""
+    from libertai_engine.http.checks import is_loopback
+    from libertai_engine.server import serve_while_loading
+
     server = server_config(args)
     engine = arguments.engine_config(
         args,
