@@ -82,10 +82,15 @@ class PrefixStore(Generic[Copy]):
             length = common_prefix_length(entry.token_ids, token_ids)
             if length > best:
                 best, best_key = length, key
-        if best_key is None:
-            return 0, None
-        self._entries.move_to_end(best_key)
-        return best, self._entries[best_key]
+        return best, None if best_key is None else self._entries[best_key]
+
+    def use(self, entry: StoredPrefix[Copy]) -> None:
+        """Note that a stored prefix is worth keeping: it goes last now."""
+        # NOTE: finding it is not enough, since every prompt shares BOS with everything stored.
+        for key, each in self._entries.items():
+            if each is entry:
+                self._entries.move_to_end(key)
+                return
 
     def _forget(self, key: int) -> None:
         self.num_bytes -= self._entries.pop(key).copy.nbytes

@@ -162,6 +162,7 @@ class SlotPool(Generic[Copy]):
 
     def _load(self, slot: Slot, stored: StoredPrefix[Copy] | None, length: int) -> None:
         assert stored is not None, "a stored length of more than 0 has an entry"
+        self._store.use(stored)
         self._lanes.load_prefix(slot.index, stored.copy, length)
         slot.token_ids = stored.token_ids[:length]
 
@@ -180,5 +181,10 @@ class SlotPool(Generic[Copy]):
             for other in self._slots
             if other is not slot
         )
-        if is_lost and not self._store.holds(held):
+        if not is_lost:
+            return
+        length, stored = self._store.find(held)
+        if stored is not None and length == len(held):
+            self._store.use(stored)
+        else:
             self._store.add(list(held), self._lanes.save_prefix(slot.index, len(held)))

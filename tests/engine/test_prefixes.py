@@ -56,10 +56,22 @@ def test_the_store_never_outgrows_its_bytes(entries: list[tuple[list[int], int]]
 
 
 def test_the_least_recently_used_prefix_goes_first() -> None:
-    """Finding a prefix keeps it alive."""
+    """Using a prefix keeps it alive."""
     store: PrefixStore[Copy] = PrefixStore(20)
     store.add([1], Copy())
     store.add([2], Copy())
-    store.find([1, 9])
+    _, entry = store.find([1, 9])
+    assert entry is not None
+    store.use(entry)
     store.add([3], Copy())
     assert store.holds([1]) and store.holds([3]) and not store.holds([2])
+
+
+def test_looking_is_no_use() -> None:
+    """All prompts share BOS with a stored prefix, which must not keep it there."""
+    store: PrefixStore[Copy] = PrefixStore(20)
+    store.add([0, 1], Copy())
+    store.add([0, 2], Copy())
+    assert store.find([0, 7, 8])[0] == 1
+    store.add([0, 3], Copy())
+    assert store.holds([0, 2]) and store.holds([0, 3]) and not store.holds([0, 1])
