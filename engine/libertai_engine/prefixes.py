@@ -10,6 +10,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+MAX_PREFIXES = 1024  # each is looked at for every prompt, which takes a microsecond
+
 
 class Sized(Protocol):
     """Anything that knows its size in bytes."""
@@ -46,7 +48,8 @@ class StoredPrefix(Generic[Copy]):
 class PrefixStore(Generic[Copy]):
     """Prefixes without a slot, least recently used first to go.
 
-    Invariant: the copies weigh at most `max_bytes` together, and no stored prefix begins another.
+    Invariant: the copies weigh at most `max_bytes` together and are at most `MAX_PREFIXES`; no
+    stored prefix begins another.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -72,7 +75,7 @@ class PrefixStore(Generic[Copy]):
         self._entries[self._next_key] = StoredPrefix(token_ids, copy)
         self._next_key += 1
         self.num_bytes += copy.nbytes
-        while self.num_bytes > self._max_bytes:
+        while self.num_bytes > self._max_bytes or len(self._entries) > MAX_PREFIXES:
             self._forget(next(iter(self._entries)))
 
     def find(self, token_ids: list[int]) -> tuple[int, StoredPrefix[Copy] | None]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libertai_engine.prefixes import PrefixStore, common_prefix_length
+from libertai_engine.prefixes import MAX_PREFIXES, PrefixStore, common_prefix_length
 
 tokens = st.lists(st.integers(0, 2), max_size=12)
 
@@ -75,3 +75,12 @@ def test_looking_is_no_use() -> None:
     assert store.find([0, 7, 8])[0] == 1
     store.add([0, 3], Copy())
     assert store.holds([0, 2]) and store.holds([0, 3]) and not store.holds([0, 1])
+
+
+def test_many_small_prefixes_are_too_many() -> None:
+    """Every prompt is compared with all of them, while everybody waits."""
+    store: PrefixStore[Copy] = PrefixStore(1 << 60)
+    for number in range(MAX_PREFIXES + 5):
+        store.add([0, number], Copy())
+    assert len(store) == MAX_PREFIXES and store.num_bytes == 10 * MAX_PREFIXES
+    assert store.holds([0, 5]) and not store.holds([0, 4])
