@@ -82,9 +82,10 @@ class Chat:
             elif command.startswith("/"):
                 _tell(HELP)
             elif command:
-                self._turn(line)
+                self.turn(line)
 
-    def _turn(self, text: str) -> None:
+    def turn(self, text: str) -> None:
+        """Say `text` and print the answer."""
         before = list(self.messages)
         self.messages.append({"role": "user", "content": text})
         try:
@@ -93,9 +94,12 @@ class Chat:
             self.messages = before
             _tell(f"error: {error}")
             return
-        except KeyboardInterrupt:  # before the first token
+        except KeyboardInterrupt:  # while the prompt was written
             self.messages = before
             print(flush=True)
+            return
+        if answer.finish is None and not answer.text:  # stopped before the first token
+            self.messages = before
             return
         self.messages.append({"role": "assistant", "content": answer.text})
         if self._is_verbose and answer.finish is not None:

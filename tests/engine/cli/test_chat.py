@@ -1,0 +1,48 @@
+"""A conversation on the terminal, turn by turn."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from libertai_engine.cli.chat import Chat
+from libertai_engine.config import EngineConfig
+from libertai_engine.engine import Engine, load_engine
+from libertai_engine.model.batch import Batch
+from libertai_engine.model.runner import ModelRunner
+from libertai_engine.sequence import Request
+
+
+class Interrupted(ModelRunner):
+    """A real runner during whose first step somebody presses Ctrl-C."""
+
+    is_pressed = True
+
+    def run(self, batch: Batch) -> torch.Tensor:
+        if not self.is_pressed:
+            self.is_pressed = True
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(0.2)
+        return super().run(batch)
+
+
+def test_an_answer_stopped_before_it_began_leaves_no_trace(
+    tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The conversation goes on as if nothing had been asked."""
+    config = EngineConfig(model=str(tiny_model), num_slots=1)
+    with load_engine(config, progress=False) as engine:
+        assert engine.model is not None
+        runner = Interrupted(engine.model.module, num_slots=1, context_size=128, device="cpu")
+        with Engine(runner, engine.tokenizer, config, engine.model) as slow:
+            request = Request(prompt_ids=(), max_tokens=3)
+            chat = Chat(slow, request, system=None, is_verbose=False)
+            runner.is_pressed = False
+            chat.turn("hello")
+            assert chat.messages == []
+            chat.turn("hello again")
+            assert [message["role"] for message in chat.messages] == ["user", "assistant"]
