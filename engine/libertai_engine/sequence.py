@@ -140,6 +140,7 @@ class Sequence:
             context_size=context_size,
             eos_ids=tokenizer.eos_ids,
             newline_id=tokenizer.newline_id,
+            piece_of=tokenizer.token_bytes,
         )
         self._eos_ids = frozenset() if request.sampling.ignore_eos else tokenizer.eos_ids
         self._context_size = context_size

@@ -14,12 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from libertai_engine.api import CompletionAPI
-from libertai_engine.config import EngineConfig
-from libertai_engine.engine import load_engine
 from tests.engine.conformance.findings import first_probabilities
-from tests.engine.conformance.recordings import MODEL, load_recordings
-from tests.engine.serving import Running, running
+from tests.engine.conformance.recordings import load_recordings, serving_reference
+from tests.engine.serving import Running
 
 NUM_SLOTS = 4
 NUM_DRAWS = 600
@@ -37,16 +34,18 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "mirostat 1": {"mirostat": 1, "mirostat_tau": 3.0},
     "mirostat 2": {"mirostat": 2, "mirostat_tau": 3.0},
     "penalties": {**OFF, "repeat_penalty": 1.3, "presence_penalty": 0.5, "frequency_penalty": 0.2},
+    "top_n_sigma": {**OFF, "top_n_sigma": 2.0},
+    "xtc": {**OFF, "xtc_probability": 0.5},
+    "dry": {**OFF, "dry_multiplier": 0.8, "dry_allowed_length": 1},
+    "dynamic": {**OFF, "dynatemp_range": 0.5},
+    "order": {"samplers": ["temperature", "top_p", "top_k"]},
     "biases": {**OFF, "logit_bias": [[300, 3.0], ["the", False]]},
 }
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Running]:
-    config = EngineConfig(
-        model=str(MODEL), dtype="fp32", device="cpu", context_size=256, num_slots=NUM_SLOTS
-    )
-    with load_engine(config, progress=False) as engine, running(CompletionAPI(engine)) as started:
+    with serving_reference(256, NUM_SLOTS) as started:
         yield started
 
 

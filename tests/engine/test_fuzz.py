@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from libertai_engine.api import CompletionAPI
 from libertai_engine.config import EngineConfig
 from libertai_engine.engine import load_engine
-from libertai_engine.sampling_params import INT32_MAX
+from libertai_engine.sampling_params import INT32_MAX, SAMPLERS
 from libertai_engine.wire.fields import SAMPLING
 from tests.engine.serving import REFERENCE, Reply, Running, running, timeless
 from tests.fakes import save_tiny_model
@@ -81,6 +81,18 @@ OPTIONS: Strategies = {
     "seed": st.integers(-1, 2**32 - 1),
     "ignore_eos": st.booleans(),
     "n_probs": st.integers(0, 100),
+    "samplers": st.lists(st.sampled_from(SAMPLERS[2:]), max_size=4) | st.text("edskfypmxt"),
+    "min_keep": st.integers(0, 500),
+    "dynatemp_range": st.floats(-1, 2),
+    "dynatemp_exponent": st.floats(0, 3),
+    "top_n_sigma": st.floats(-1, 4),
+    "xtc_probability": st.floats(0, 1),
+    "xtc_threshold": st.floats(0, 1),
+    "dry_multiplier": st.floats(0, 5),
+    "dry_base": st.floats(1, 3),
+    "dry_allowed_length": st.integers(0, 9),
+    "dry_penalty_last_n": st.integers(-1, 99),
+    "dry_sequence_breakers": st.lists(words.filter(bool), max_size=3),
     "n_predict": st.integers(-1, 6),
     "n_keep": st.integers(-1, 80),
     "stop": words | st.lists(words, max_size=4),

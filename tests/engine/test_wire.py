@@ -9,7 +9,7 @@ import pytest
 
 from libertai_engine.errors import InvalidRequest, NotSupported
 from libertai_engine.sampling.sampler import SampledToken
-from libertai_engine.sampling_params import SamplingParams
+from libertai_engine.sampling_params import SAMPLERS, SamplingParams
 from libertai_engine.sequence import Delta
 from libertai_engine.text.tokenizer import Tokenizer
 from libertai_engine.wire.format import format_chunk, token_text
@@ -289,3 +289,31 @@ def test_lone_bytes_have_a_name(tokenizer: Tokenizer) -> None:
     """A byte that is no character is spelled out as the server of 2023 did."""
     byte = tokenizer.encode("\N{OWL}", add_special=False)[-1]
     assert token_text(byte, tokenizer) == r"byte: \x89"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (["top_k", "temperature"], ("top_k", "temperature")),
+        (["Top-P", "minp", "typ", "typical_p", "nucleus", "temp", "top-n-sigma"], None),
+        ("edskfypmxt", SAMPLERS),
+        ("tkk", ("temperature", "top_k", "top_k")),
+        ([], ()),
+        ("", ()),
+        (None, SAMPLERS),
+    ],
+)
+def test_samplers_by_name_or_letter(
+    tokenizer: Tokenizer, value: Any, expected: tuple[str, ...] | None
+) -> None:
+    """In the spellings that llama-server knows, and in the given order."""
+    found = parse(tokenizer, samplers=value).requests[0].sampling.samplers
+    spelled = ("top_p", "min_p", "typ_p", "typ_p", "top_p", "temperature", "top_n_sigma")
+    assert found == (spelled if expected is None else expected)
+
+
+@pytest.mark.parametrize("value", [["top_q"], "kz", "kd", 5, [5], {}, ["top_k", None]])
+def test_wrong_samplers_are_refused(tokenizer: Tokenizer, value: Any) -> None:
+    """Unknown names and letters, and penalties behind a filter."""
+    with pytest.raises(InvalidRequest, match="`samplers`"):
+        parse(tokenizer, samplers=value)

@@ -1,11 +1,13 @@
 """Settings to a chain: which filters a request needs, in llama.cpp's order, and how they run.
 
-In: `SamplingParams`; later candidates. Out: a `Chain`, a list of filters with one setting each, in
+In: `SamplingParams`; later candidates. Out: a `Chain`, a list of filters with their settings, in
 which steps that would change nothing are left out; later the candidates that survive it.
 """
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -15,8 +17,9 @@ import torch
 from libertai_engine.sampling import transforms
 from libertai_engine.sampling.candidates import Candidates
 from libertai_engine.sampling.mirostat import mirostat_1, mirostat_2
-from libertai_engine.sampling_params import SamplingParams
+from libertai_engine.sampling_params import MAX_PROBS, SamplingParams
 
+Settings = tuple[float, ...]
 Filter = Callable[[Candidates, torch.Tensor, torch.Tensor], Candidates]
 WIDEST = 1024  # a larger top_k is cut from the sorted vocabulary
 
@@ -39,7 +42,7 @@ class Chain:
     """
 
     filters: tuple[Filter, ...]
-    settings: tuple[float, ...]
+    settings: tuple[Settings, ...]
     start: Start
     width: int
     min_keep: int
@@ -49,39 +52,59 @@ class Chain:
         """Rows with chains of one kind run together."""
         return self.start, self.filters
 
+    @property
+    def heat(self) -> float:
+        """The temperature of a chain that does nothing else."""
+        assert self.start is Start.UNSORTED
+        return math.prod(heat for (heat,) in self.settings)
+
 
 def build_chain(params: SamplingParams) -> Chain:
     """The chain of a request that is not greedy.
 
     The last setting of a mirostat chain is `mu` at its start, twice the target.
     """
-    steps = [(step, setting) for step, setting, is_needed in _steps(params) if is_needed]
+    steps = [(step, settings) for step, settings, is_needed in _steps(params) if is_needed]
     filters = tuple(step for step, _ in steps)
-    min_keep = max(1, params.num_probs)
+    min_keep = max(1, params.num_probs, params.min_keep)
     width = max(params.top_k, min_keep)
-    settings = tuple(float(setting) for _, setting in steps)
-    return Chain(filters, settings, _start(filters, width), width, min_keep)
+    settings = tuple(tuple(float(each) for each in settings) for _, settings in steps)
+    return Chain(filters, settings, _start(filters, width, min_keep), width, min_keep)
 
 
-def _steps(params: SamplingParams) -> Sequence[tuple[Filter, float, bool]]:
-    heat = (transforms.temperature, params.temperature, params.temperature != 1)
+def _steps(params: SamplingParams) -> Sequence[tuple[Filter, Settings, bool]]:
+    heat = (transforms.temperature, (params.temperature,), params.temperature != 1)
     if params.mirostat:
         mirostat = mirostat_1 if params.mirostat == 1 else mirostat_2
-        return heat, (mirostat, 2 * params.mirostat_tau, True)
-    return (
-        (transforms.top_k, params.top_k, params.top_k > 0),
-        (transforms.tail_free, params.tfs_z, params.tfs_z < 1),
-        (transforms.typical, params.typical_p, params.typical_p < 1),
-        (transforms.top_p, params.top_p, params.top_p < 1),
-        (transforms.min_p, params.min_p, params.min_p > 0),
-        heat,
-    )
+        return heat, (mirostat, (2 * params.mirostat_tau,), True)
+    known: dict[str, tuple[Filter, Settings, bool]] = {
+        "top_n_sigma": (transforms.top_n_sigma, (params.top_n_sigma,), params.top_n_sigma > 0),
+        "top_k": (transforms.top_k, (params.top_k,), params.top_k > 0),
+        "tfs_z": (transforms.tail_free, (params.tfs_z,), params.tfs_z < 1),
+        "typ_p": (transforms.typical, (params.typical_p,), params.typical_p < 1),
+        "top_p": (transforms.top_p, (params.top_p,), params.top_p < 1),
+        "min_p": (transforms.min_p, (params.min_p,), params.min_p > 0),
+        "xtc": (transforms.xtc, (params.xtc_threshold,), _excludes_choices(params)),
+        "temperature": _dynamic_heat(params) if params.dynatemp_range > 0 else heat,
+    }
+    return [known[name] for name in params.samplers if name in known]
 
 
-def _start(filters: Sequence[Filter], width: int) -> Start:
+def _excludes_choices(params: SamplingParams) -> bool:
+    # Two tokens cannot both have more than half of the probability.
+    return params.xtc_probability > 0 and params.xtc_threshold <= 0.5
+
+
+def _dynamic_heat(params: SamplingParams) -> tuple[Filter, Settings, bool]:
+    low = max(0.0, params.temperature - params.dynatemp_range)
+    high = min(params.temperature + params.dynatemp_range, sys.float_info.max)
+    return transforms.dynamic_temperature, (low, high, params.dynatemp_exponent), True
+
+
+def _start(filters: Sequence[Filter], width: int, min_keep: int) -> Start:
     if all(step is transforms.temperature for step in filters):
         return Start.UNSORTED
-    if filters[0] in (transforms.top_p, transforms.min_p):
+    if filters[0] in (transforms.top_p, transforms.min_p) and min_keep <= MAX_PROBS:
         return Start.HEAD
     if filters[0] is transforms.top_k and width <= WIDEST:
         return Start.BEST
@@ -89,11 +112,11 @@ def _start(filters: Sequence[Filter], width: int) -> Start:
 
 
 def run(
-    candidates: Candidates, chains: Sequence[Chain], settings: Sequence[Sequence[float]]
+    candidates: Candidates, chains: Sequence[Chain], settings: Sequence[Sequence[Settings]]
 ) -> Candidates:
     """The survivors; row i belongs to `chains[i]`, all of one kind, with `settings[i]`."""
     min_keep = torch.tensor([[chain.min_keep] for chain in chains])  # [rows, 1]
-    values = torch.tensor(settings, dtype=torch.float64)  # [rows, steps]
     for index, step in enumerate(chains[0].filters):
-        candidates = step(candidates, values[:, index : index + 1], min_keep)
+        values = torch.tensor([row[index] for row in settings], dtype=torch.float64)
+        candidates = step(candidates, values, min_keep)  # values: [rows, settings of the step]
     return candidates

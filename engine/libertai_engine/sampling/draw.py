@@ -63,13 +63,13 @@ def _draw_unfiltered(logits: torch.Tensor, states: Sequence[SamplerState]) -> li
     """Draw from the whole vocabulary, in the order of the ids: no order is needed."""
     values = logits.cpu().double()
     best = values.amax(dim=-1, keepdim=True)
-    heat = torch.tensor([[state.params.temperature] for state in states], dtype=torch.float64)
+    heats = [chain.heat for chain in _chains(states)]
+    heat = torch.tensor(heats, dtype=torch.float64)[:, None]
     columns = _draw_columns(((values - best) / heat).exp(), states)
     return [
-        _error(value)
-        or SampledToken(column, _softmax_top(row, state.params.temperature, state.params.num_probs))
-        for value, column, row, state in zip(
-            best.flatten().tolist(), columns.flatten().tolist(), logits, states, strict=True
+        _error(value) or SampledToken(column, _softmax_top(row, each_heat, state.params.num_probs))
+        for value, column, row, each_heat, state in zip(
+            best.flatten().tolist(), columns.flatten().tolist(), logits, heats, states, strict=True
         )
     ]
 

@@ -27,7 +27,7 @@ def head_candidates(
     removed with them. `logits` is `[rows, vocab]`, `chains` are of one kind.
     """
     head = top_candidates(logits, HEAD)
-    setting = torch.tensor([[chain.settings[0]] for chain in chains], dtype=torch.float64)
+    setting = torch.tensor([chain.settings[0] for chain in chains], dtype=torch.float64)
     best = head.logits[:, :1]
     weights = (head.logits - best).exp()  # [rows, HEAD]
     if chains[0].filters[0] is min_p:

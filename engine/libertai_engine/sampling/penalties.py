@@ -80,7 +80,8 @@ def has_penalties(params: SamplingParams) -> bool:
         and params.frequency_penalty == 0
         and params.presence_penalty == 0
     )
-    return params.penalty_window != 0 and not is_neutral
+    is_asked = "penalties" in params.samplers and params.penalty_window != 0
+    return is_asked and not is_neutral
 
 
 def add_biases(logits: torch.Tensor, biases: Sequence[tuple[int, Bias]]) -> None:
@@ -90,7 +91,7 @@ def add_biases(logits: torch.Tensor, biases: Sequence[tuple[int, Bias]]) -> None
     values = np.concatenate([bias.values for _, bias in biases])
     rows = np.repeat([row for row, _ in biases], [len(bias.ids) for _, bias in biases])
     known = (ids >= 0) & (ids < vocab)
-    spots = _Spots(logits, rows[known], ids[known])
+    spots = Spots(logits, rows[known], ids[known])
     spots.write(spots.read() + values[known])
 
 
@@ -113,7 +114,7 @@ def penalize(
     )
     # One line of settings for every id: [4, all ids]
     row, repeat, frequency, presence = np.repeat(settings, [len(found) for found in ids], axis=0).T
-    spots = _Spots(logits, row.astype(np.int64), np.concatenate(ids))
+    spots = Spots(logits, row.astype(np.int64), np.concatenate(ids))
     found = spots.read()
     with np.errstate(over="ignore"):
         scaled = np.where(found <= 0, found * repeat, found / repeat)
@@ -126,7 +127,7 @@ def _limited(values: Numbers) -> Numbers:
     return np.clip(values, -LARGEST, LARGEST)
 
 
-class _Spots:
+class Spots:
     """Single entries of a logits tensor, read and written as float64 on the CPU.
 
     No entry is named twice.

@@ -14,6 +14,7 @@ import torch
 
 from libertai_engine.errors import EngineError
 from libertai_engine.sampling.draw import Outcome, choose
+from libertai_engine.sampling.dry import penalize_repetitions
 from libertai_engine.sampling.logprobs import Logprobs, Opinion
 from libertai_engine.sampling.penalties import add_biases, penalize
 from libertai_engine.sampling.state import LogitsMask, SampledToken, SamplerState
@@ -71,6 +72,12 @@ def _edit(logits: torch.Tensor, states: Sequence[SamplerState]) -> dict[int, Out
     ]
     if windows:
         penalize(logits, windows)
+    repetitions = [
+        (row, state.repetitions, state.params)
+        for row, state in numbered
+        if state.repetitions is not None
+    ]
+    penalize_repetitions(logits, repetitions)
     errors: dict[int, Outcome] = {}
     for row, state in numbered:
         try:

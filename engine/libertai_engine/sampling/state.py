@@ -14,11 +14,16 @@ from typing import Protocol
 import torch
 
 from libertai_engine.errors import InvalidRequest
-from libertai_engine.sampling.chain import Chain, build_chain
+from libertai_engine.sampling.chain import Chain, Settings, build_chain
+from libertai_engine.sampling.dry import PieceOf, RepetitionWindow, has_repetition_penalty
 from libertai_engine.sampling.logprobs import Logprobs
 from libertai_engine.sampling.mirostat import next_mu
 from libertai_engine.sampling.penalties import Bias, PenaltyWindow, has_penalties
+from libertai_engine.sampling.transforms import xtc
+from libertai_engine.sampling.uniform import uniform
 from libertai_engine.sampling_params import SamplingParams
+
+COIN = 1  # the stream of random numbers that decide whether to exclude top choices
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +54,9 @@ class SamplerState:
     """What choosing the tokens of one sequence needs to remember. Belongs to one sequence only.
 
     `index` is the number of tokens accepted, so the next draw uses random number `index` of `seed`;
-    the penalty window holds the latest of prompt and accepted tokens; `chain` is None for a greedy
-    request. Raises `InvalidRequest` for a bias that is NaN or +inf.
+    the two windows hold the latest of prompt and accepted tokens; `chain` is None for a greedy
+    request. `piece_of` tells the bytes of a token, for what breaks a repetition. Raises
+    `InvalidRequest` for a bias that is NaN or +inf.
     """
 
     def __init__(
@@ -63,6 +69,7 @@ class SamplerState:
         eos_ids: Iterable[int],
         newline_id: int | None,
         mask: LogitsMask | None = None,
+        piece_of: PieceOf = lambda token_id: b"",
     ) -> None:
         self.params = params
         self.seed = seed
@@ -76,19 +83,32 @@ class SamplerState:
             size = context_size if params.penalty_window < 0 else params.penalty_window
             exempt = None if params.penalize_newline else newline_id
             self.window = PenaltyWindow(size, prompt_ids, exempt=exempt)
+        self.repetitions: RepetitionWindow | None = None
+        if has_repetition_penalty(params):
+            size = context_size if params.dry_window < 0 else params.dry_window
+            self.repetitions = RepetitionWindow(size, prompt_ids, params.dry_breakers, piece_of)
 
     def accept(self, token_id: int) -> None:
         """The sequence goes on with `token_id`, whether it was sampled or forced."""
         self.index += 1
         if self.window is not None:
             self.window.push(token_id)
+        if self.repetitions is not None:
+            self.repetitions.push(token_id)
 
-    def settings(self) -> tuple[float, ...]:
-        """One setting for each filter of the chain, as of now."""
-        assert self.chain is not None
-        if not self.params.mirostat:
-            return self.chain.settings
-        return *self.chain.settings[:-1], self._mu
+    def settings(self) -> tuple[Settings, ...]:
+        """The settings of each filter of the chain, as of now."""
+        chain, params = self.chain, self.params
+        assert chain is not None
+        if params.mirostat:
+            return *chain.settings[:-1], (self._mu,)
+        if xtc not in chain.filters:
+            return chain.settings
+        is_tossed = uniform(self.seed, self.index, COIN) < params.xtc_probability
+        return tuple(
+            settings if is_tossed or step is not xtc else (math.inf,)
+            for step, settings in zip(chain.filters, chain.settings, strict=True)
+        )
 
     def learn(self, probability: float) -> None:
         """A token of this probability was drawn: mirostat corrects its aim."""

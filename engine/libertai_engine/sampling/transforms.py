@@ -2,8 +2,8 @@
 
 In: `Candidates` (sorted, removed ones -inf at the end), the setting of each row `[rows, 1]` and the
 least number of candidates each row keeps `[rows, 1]`. Out: `Candidates`, sorted as before.
-Order and formulas are those of llama.cpp's server of December 2023. Every filter sees
-probabilities renormalised over the survivors of the one before.
+Order and formulas are those of llama.cpp's server of December 2023, and of today's for what that
+one did not have. Every filter sees probabilities renormalised over the survivors of the one before.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import torch
 from libertai_engine.sampling.candidates import Candidates, compact, trim
 
 Tensor = torch.Tensor
+SMALLEST = torch.finfo(torch.float64).tiny
+FARTHEST = 1e150  # from the best logit, so that sums of squares stay finite
 
 
 def probabilities(logits: Tensor) -> Tensor:
@@ -58,10 +60,7 @@ def typical(candidates: Candidates, p: Tensor, min_keep: Tensor) -> Candidates:
     Meister et al., "Locally Typical Sampling" (2022). The most likely token may go.
     """
     probs = probabilities(candidates.logits)
-    surprise = -probs.log()
-    # NOTE: 0 * log 0 is 0 here: a token without probability adds nothing to the entropy.
-    entropy = torch.where(probs > 0, probs * surprise, 0.0).cumsum(dim=-1)[:, -1:]
-    distance = (surprise - entropy).abs()
+    distance = (-probs.log() - _entropy(candidates.logits)).abs()
     order = distance.sort(dim=-1, stable=True).indices
     reached = probs.gather(-1, order).cumsum(dim=-1) > p
     stop = reached & (_columns(probs) >= min_keep - 1)
@@ -105,11 +104,61 @@ def temperature(candidates: Candidates, t: Tensor, min_keep: Tensor) -> Candidat
     return Candidates(torch.where(is_left, scaled, -torch.inf), candidates.ids)
 
 
+def dynamic_temperature(candidates: Candidates, settings: Tensor, min_keep: Tensor) -> Candidates:
+    """Divide the logits by a temperature that grows with the entropy, from `low` to `high`.
+
+    `settings` is `[rows, 3]`: low, high and the exponent of the entropy's share of the largest
+    possible one, the logarithm of the number of candidates.
+    """
+    low, high, exponent = settings[:, :1], settings[:, 1:2], settings[:, 2:]
+    most = _count(candidates.logits).double().log()
+    share = torch.where(most > 0, _entropy(candidates.logits) / most, 0.0).clamp(0, 1)
+    heat = low + (high - low) * share**exponent
+    return temperature(candidates, heat.clamp_min(SMALLEST), min_keep)
+
+
+def top_n_sigma(candidates: Candidates, n: Tensor, min_keep: Tensor) -> Candidates:
+    """Keep the tokens whose logits are at most `n` standard deviations below the best one.
+
+    Tang et al., "Top-nσ: Not All Logits Are You Need" (2024).
+    """
+    is_left = candidates.logits > -torch.inf
+    below = (candidates.logits - candidates.logits[:, :1]).clamp_min(-FARTHEST)
+    below = torch.where(is_left, below, 0.0)
+    size = _count(candidates.logits)
+    mean = below.cumsum(dim=-1)[:, -1:] / size
+    spread = torch.where(is_left, (below - mean) ** 2, 0.0).cumsum(dim=-1)[:, -1:]
+    keep = is_left & (below >= -n * (spread / size).sqrt())
+    return keep_first(candidates, torch.maximum(keep.sum(dim=-1, keepdim=True), min_keep))
+
+
+def xtc(candidates: Candidates, threshold: Tensor, min_keep: Tensor) -> Candidates:
+    """Remove the most likely tokens, all but the last one that has probability `threshold`.
+
+    Weidmann, "Exclude Top Choices" (2024). For every token a coin decides whether to do it: if not,
+    the setting is infinite. Rows that would keep fewer than `min_keep` stay as they are.
+    """
+    size = _count(candidates.logits)
+    likely = (probabilities(candidates.logits) >= threshold).sum(dim=-1, keepdim=True)
+    removed = (torch.minimum(likely, size) - 1).clamp_min(0)
+    removed = torch.where(size - removed >= min_keep, removed, 0)
+    if not removed.any():
+        return candidates
+    keep = _columns(candidates.logits) >= removed
+    return compact(Candidates(torch.where(keep, candidates.logits, -torch.inf), candidates.ids))
+
+
 def keep_first(candidates: Candidates, count: Tensor) -> Candidates:
     """Remove all but the first `count` `[rows, 1]` candidates of each row."""
     keep = _columns(candidates.logits) < count
     left = torch.where(keep, candidates.logits, -torch.inf)
     return trim(Candidates(left, candidates.ids))
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    """In nats, `[rows, 1]`. A token without probability adds nothing: 0 * log 0 is 0 here."""
+    probs = probabilities(logits)
+    return torch.where(probs > 0, -probs * probs.log(), 0.0).cumsum(dim=-1)[:, -1:]
 
 
 def _columns(like: Tensor) -> Tensor:

@@ -9,12 +9,13 @@ _MASK = (1 << 64) - 1
 _GAMMA = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio, odd
 
 
-def uniform(seed: int, index: int) -> float:
+def uniform(seed: int, index: int, stream: int = 0) -> float:
     """Number `index` of `seed`: the upper 53 bits of a SplitMix64 number.
 
-    The seed is mixed first, otherwise neighbouring seeds would share most of their numbers.
+    The seed is mixed first, otherwise neighbouring seeds would share most of their numbers. Numbers
+    of another `stream` are others.
     """
-    return (splitmix64(splitmix64(seed, 0), index) >> 11) * 2.0**-53
+    return (splitmix64(splitmix64(seed, stream), index) >> 11) * 2.0**-53
 
 
 def splitmix64(start: int, index: int) -> int:

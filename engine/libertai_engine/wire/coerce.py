@@ -60,6 +60,13 @@ def to_str(name: str, value: Any) -> str:
     return value
 
 
+def to_strings(name: str, value: Any) -> tuple[str, ...]:
+    """An array of strings."""
+    if not isinstance(value, list):
+        raise wrong(name, "an array of strings")
+    return tuple(to_str(name, each) for each in value)
+
+
 def to_seed(name: str, value: Any) -> int | None:
     """A 32-bit seed; None for a random one (-1, which is 4294967295 to a 32-bit server)."""
     seed = to_int(name, value, RANDOM_SEED, UINT32_MAX)

@@ -146,8 +146,9 @@ def token_text(token_id: int, tokenizer: Tokenizer) -> str:
 def _settings(call: CompletionCall) -> dict[str, Any]:
     """The options as they were understood, defaults included."""
     request, sampling = call.requests[0], call.requests[0].sampling
+    values = {wire: getattr(sampling, inner) for wire, (inner, _) in SAMPLING.items()}
     settings: dict[str, Any] = {
-        wire: getattr(sampling, inner) for wire, (inner, _) in SAMPLING.items()
+        wire: list(value) if isinstance(value, tuple) else value for wire, value in values.items()
     }
     return settings | {
         # The server of 2023 said `temp`, later ones say `temperature`.

@@ -1,16 +1,21 @@
-"""What the server of December 2023 answered, and the same questions put to ours.
+"""What real servers answered, and the same questions put to ours.
 
-In: `cassettes/reference/answers.json`. Out: `Recording`s in file order, and our `Reply` to each.
+In: `cassettes/reference/*.json`. Out: `Recording`s in file order, and our `Reply` to each.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.engine.serving import Reply, Running
+from libertai_engine.api import CompletionAPI
+from libertai_engine.config import EngineConfig
+from libertai_engine.engine import load_engine
+from tests.engine.serving import Reply, Running, running
 
 FOLDER = Path(__file__).resolve().parents[3] / "cassettes" / "reference"
 MODEL = FOLDER / "model"
@@ -60,9 +65,9 @@ class Recording:
         return [json.loads(line.removeprefix("data: ")) for line in lines]
 
 
-def load_recordings() -> list[Recording]:
-    """All of them, in the order in which they were made."""
-    found = json.loads((FOLDER / "answers.json").read_text(encoding="utf-8"))
+def load_recordings(file: str = "answers.json") -> list[Recording]:
+    """All of a file, in the order in which they were made."""
+    found = json.loads((FOLDER / file).read_text(encoding="utf-8"))
     return [Recording(**each) for each in found]
 
 
@@ -79,6 +84,21 @@ def same_question(recording: Recording) -> dict[str, Any]:
     if recording.is_sampled:
         body.setdefault("seed", 1)
     return body
+
+
+@contextmanager
+def serving_reference(context_size: int, num_slots: int = 2) -> Iterator[Running]:
+    """Our server with the measuring model, as it was run for the recordings."""
+    config = EngineConfig(
+        model=str(MODEL),
+        alias="reference",
+        dtype="fp32",
+        device="cpu",
+        context_size=context_size,
+        num_slots=num_slots,
+    )
+    with load_engine(config, progress=False) as engine, running(CompletionAPI(engine)) as server:
+        yield server
 
 
 def replay(recording: Recording, server: Running) -> Reply:

@@ -7,15 +7,11 @@ what it says.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 
-from libertai_engine.api import CompletionAPI
-from libertai_engine.config import EngineConfig
-from libertai_engine.engine import load_engine
 from libertai_engine.sampling.sampler import SampledToken, Sampler, SamplerState
 from libertai_engine.text.tokenizer import Tokenizer
 from libertai_engine.wire.format import token_text
@@ -35,33 +31,19 @@ from tests.engine.conformance.recordings import (
     load_recordings,
     replay,
     same_question,
+    serving_reference,
 )
 from tests.engine.conformance.report import MEASURED, PAGE, render
-from tests.engine.serving import Reply, Running, running
+from tests.engine.serving import Reply, Running
 
 CONTEXT = 512
 RECORDINGS = load_recordings()
 BY_NAME = {recording.name: recording for recording in RECORDINGS}
 
 
-@contextmanager
-def serving(context_size: int) -> Iterator[Running]:
-    """The measuring model as it was run for the recordings."""
-    config = EngineConfig(
-        model=str(MODEL),
-        alias="reference",
-        dtype="fp32",
-        device="cpu",
-        context_size=context_size,
-        num_slots=2,
-    )
-    with load_engine(config, progress=False) as engine, running(CompletionAPI(engine)) as server:
-        yield server
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[Running]:
-    with serving(CONTEXT) as reference_server:
+    with serving_reference(CONTEXT) as reference_server:
         yield reference_server
 
 
@@ -260,7 +242,7 @@ def test_without_bos_a_cut_prompt_reads_as_there(server: Running, tokenizer: Tok
 
 def test_a_shift_two_tokens_later_writes_their_text() -> None:
     """The one character of three tokens before the shift is what its list of tokens missed."""
-    with serving(CONTEXT + 2) as roomier:
+    with serving_reference(CONTEXT + 2) as roomier:
         for name in ("context/shift", "context/shift_keep"):
             recording = BY_NAME[name]
             theirs = recording.events[0]["content"]

@@ -33,7 +33,7 @@ def test_default_chain_is_in_the_documented_order() -> None:
         transforms.min_p,
         transforms.temperature,
     )
-    assert chain.settings == (40, 0.95, 0.05, 0.8)
+    assert chain.settings == ((40,), (0.95,), (0.05,), (0.8,))
 
 
 def test_full_chain_is_in_the_documented_order() -> None:
@@ -53,7 +53,7 @@ def test_mirostat_replaces_the_filters() -> None:
     """Only the temperature goes before it; mu begins at twice the target."""
     chain = build_chain(SamplingParams(mirostat=2, mirostat_tau=3.0))
     assert chain.filters == (transforms.temperature, mirostat_2)
-    assert chain.settings == (0.8, 6.0)
+    assert chain.settings == ((0.8,), (6.0,))
 
 
 @pytest.mark.parametrize(

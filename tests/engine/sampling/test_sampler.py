@@ -159,6 +159,9 @@ EVERY_KIND = [
     replace(PLAIN, tfs_z=0.5),
     replace(PLAIN, mirostat=1),
     replace(PLAIN, mirostat=2),
+    replace(PLAIN, top_n_sigma=1.0),
+    replace(PLAIN, xtc_probability=1.0),
+    replace(PLAIN, samplers=("temperature", "top_p"), top_p=0.9, temperature=1.0),
 ]
 
 

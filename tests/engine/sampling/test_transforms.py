@@ -20,6 +20,8 @@ FILTERS = (
     transforms.typical,
     transforms.top_p,
     transforms.min_p,
+    transforms.top_n_sigma,
+    transforms.xtc,
 )
 
 
@@ -68,6 +70,20 @@ CASES = [
     (transforms.min_p, HALVES, 0.2, 1, [0, 1, 2]),
     (transforms.min_p, HALVES, 0.3, 4, [0, 1, 2, 3]),
     (transforms.min_p, HALVES, 2.0, 1, [0]),
+    # Logits 0 -1 -2 -3 -3 times ln 2: mean -1.8, deviation 1.166.
+    (transforms.top_n_sigma, HALVES, 1.0, 1, [0, 1]),
+    (transforms.top_n_sigma, HALVES, 2.0, 1, [0, 1, 2]),
+    (transforms.top_n_sigma, HALVES, 3.0, 1, [0, 1, 2, 3, 4]),
+    (transforms.top_n_sigma, HALVES, 0.01, 1, [0]),
+    (transforms.top_n_sigma, HALVES, 0.01, 3, [0, 1, 2]),
+    # All that have the threshold go, but for the least likely one of them.
+    (transforms.xtc, HALVES, 0.3, 1, [0, 1, 2, 3, 4]),
+    (transforms.xtc, HALVES, 0.2, 1, [1, 2, 3, 4]),
+    (transforms.xtc, HALVES, 0.1, 1, [2, 3, 4]),
+    (transforms.xtc, HALVES, 0.1, 3, [2, 3, 4]),
+    (transforms.xtc, HALVES, 0.1, 4, [0, 1, 2, 3, 4]),
+    (transforms.xtc, HALVES, 0.0, 1, [4]),
+    (transforms.xtc, HALVES, math.inf, 1, [0, 1, 2, 3, 4]),
     # First differences .05 .05 .05 .08 .04, second 0 0 .03 .04, as shares of .07 cumulated
     # 0 0 .43 1: cut at the first share above z, which itself goes.
     (transforms.tail_free, (0.3, 0.25, 0.2, 0.15, 0.07, 0.03), 0.4, 1, [0, 1]),

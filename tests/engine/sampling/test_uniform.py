@@ -25,6 +25,15 @@ def test_numbers_lie_in_the_unit_interval_and_spread_evenly() -> None:
         assert all(900 < count < 1100 for count in bins)
 
 
+def test_streams_share_no_numbers() -> None:
+    """Another stream of a seed is another generator, as good as the first."""
+    one = [uniform(1, index, stream=0) for index in range(1000)]
+    other = [uniform(1, index, stream=1) for index in range(1000)]
+    assert one == [uniform(1, index) for index in range(1000)]
+    assert not set(one) & set(other)
+    assert abs(sum(a < b for a, b in zip(one, other, strict=True)) - 500) < 60
+
+
 def test_neighbouring_seeds_share_no_numbers() -> None:
     """No stream is a shifted copy of another."""
     one = {uniform(1, index) for index in range(1000)}
