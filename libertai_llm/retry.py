@@ -18,15 +18,18 @@ from libertai_llm.errors import (
     TransportError,
 )
 
+GATEWAY_TIMEOUT = 504
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
     """How often and how patiently. Times in seconds.
 
     Only what failed before a byte of the answer came is repeated: no connection, a connection cut
-    early, a 5xx (except 501), busy slots. A 4xx never is, with one exception that the server
-    itself asks for: 429 together with `Retry-After`. Running out of time for the first token is
-    not repeated either: the server is at work, and asking twice doubles it. A `Retry-After` above
+    early, a 5xx (except 501 and 504), busy slots. A 4xx never is, with one exception that the
+    server itself asks for: 429 together with `Retry-After`. Running out of time for the first
+    token is not repeated either, nor is the 504 of a server or gateway whose time ran out: the
+    model was at work, and asking twice doubles that and the wait. A `Retry-After` above
     `max_retry_after` is not slept through: the error is raised at once and says how long.
     Pauses double from `first_delay` to `max_delay`, each shortened by chance by up to a half.
     """
@@ -58,4 +61,6 @@ def _may_repeat(error: LibertaiError) -> bool:
         return error.phase == "connect"
     if isinstance(error, RateLimited):
         return error.retry_after is not None
-    return isinstance(error, (TransportError, ServerError))
+    if isinstance(error, ServerError):
+        return error.status != GATEWAY_TIMEOUT
+    return isinstance(error, TransportError)

@@ -62,15 +62,18 @@ def test_tls_failure_is_not_retried(any_client: MakeClient, serve: Serve) -> Non
     assert not caught.value.is_retryable
 
 
-@pytest.mark.parametrize("status", [502, 503, 504])
-def test_gateway_page(any_client: MakeClient, serve: Serve, status: int) -> None:
-    """An HTML page of a gateway becomes a short readable error, after the retries."""
+@pytest.mark.parametrize(("status", "num_attempts"), [(502, 3), (503, 3), (504, 1)])
+def test_gateway_page(any_client: MakeClient, serve: Serve, status: int, num_attempts: int) -> None:
+    """An HTML page of a gateway becomes a short readable error, after the retries if there are any.
+
+    A 504 has none: whoever waited said that the time is up.
+    """
     page = b"<html><style>x{}</style><h1>Bad &amp; broken</h1>" + b"<p>no</p>" * 10_000
     server = serve(lambda asked: [whole(page, status, content_type="text/html")])
     client = any_client(server.url, max_retries=2)
     with pytest.raises(errors.ServerError) as caught:
         client.complete("x")
-    assert caught.value.status == status and len(server.asked) == 3
+    assert caught.value.status == status and len(server.asked) == num_attempts
     assert "broken" in caught.value.message and "<" not in caught.value.message
     assert len(str(caught.value)) < 600 and len(caught.value.body) < 600
     assert isinstance(caught.value, errors.Unavailable) == (status == 503)

@@ -25,6 +25,8 @@ POLICY = RetryPolicy(max_retries=3, first_delay=1, max_delay=3, max_retry_after=
         (errors.InvalidReply("x"), False),
         (errors.ServerError("x", status=500), True),
         (errors.ServerError("x", status=502), True),
+        (errors.ServerError("x", status=504), False),
+        (errors.ServerError("x", status=504, retry_after=1), False),
         (errors.NotSupported("x", status=501), False),
         (errors.Unavailable("x", status=503), True),
         (errors.SlotUnavailable("x", status=404), True),
