@@ -6,10 +6,15 @@ import changed; what the class lacked (cookies that stick, streaming, async, err
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
+from langchain_core.language_models import LangSmithParams
+from typing_extensions import Self
+
+from libertai_llm.errors import InvalidOption
 from libertai_llm.langchain.llms import LibertaiLLM
+from libertai_llm.langchain.options import CallOptions
 from libertai_llm.prompt import merge_stops
 
 
@@ -27,7 +32,7 @@ class Libertai(LibertaiLLM):
     api_base: str | None = None
     """The server's address; `base_url` elsewhere."""
     max_length: int = 100
-    """Most tokens to generate; `max_tokens` elsewhere."""
+    """Most tokens to generate, also for one call; `max_tokens` elsewhere."""
     temperature: float | None = 0.9
     top_p: float | None = 1
     top_k: int | None = 40
@@ -40,5 +45,26 @@ class Libertai(LibertaiLLM):
     def _defaults(self) -> dict[str, Any]:
         return {"max_tokens": self.max_length, **super()._defaults()}
 
+    def _call(self, stop: Sequence[str] | None, given: Mapping[str, Any]) -> CallOptions:
+        return super()._call(stop, _renamed(given))
+
+    def _with_options(self, given: dict[str, Any]) -> tuple[Self, dict[str, Any]]:
+        return super()._with_options(_renamed(given))
+
+    def _ls_params(
+        self, kind: Literal["chat", "llm"], stop: Sequence[str] | None, given: Mapping[str, Any]
+    ) -> LangSmithParams:
+        return super()._ls_params(kind, stop, _renamed(given))
+
     def _stops(self, stop: Sequence[str] | str | None) -> list[str]:
         return merge_stops(stop or self.stop)
+
+
+def _renamed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A call's options, its `max_length` as `max_tokens`. Raises `InvalidOption` for both."""
+    options = dict(given)
+    if "max_length" in options:
+        if "max_tokens" in options:
+            raise InvalidOption("`max_length` and `max_tokens` are the same", field="max_length")
+        options["max_tokens"] = options.pop("max_length")
+    return options

@@ -6,10 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
+from langchain_core.caches import InMemoryCache
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import PromptTemplate
 
 from libertai_engine.engine import Engine
+from libertai_llm.errors import InvalidOption
 from libertai_llm.langchain import Libertai
 from tests.engine.serving import Running
 from tests.llm.langchain.scripted import ScriptedServer
@@ -86,6 +88,25 @@ def test_fields_may_be_set_like_on_the_page(server: ScriptedServer) -> None:
     assert [body["temperature"] for body in bodies] == [0.9, 0, 0.9, 0.9]
     assert [body["cache_prompt"] for body in bodies] == [True, True, True, False]
     assert {body["top_k"] for body in bodies} == {3}
+
+
+async def test_max_length_may_be_given_at_a_call(server: ScriptedServer) -> None:
+    """It acts, is traced and is cached as the field is, whichever way the call is made."""
+    async with Libertai(api_base=server.url) as openhermes:
+        assert openhermes.invoke("x", max_length=2) == " f"
+        assert await openhermes.ainvoke("x", max_length=3) == " fi"
+        assert "".join(openhermes.stream("x", max_length=4)) == " fin"
+        assert "".join([each async for each in openhermes.astream("x", max_length=1)]) == " "
+        assert openhermes.bind(max_length=2).batch(["x"]) == [" f"]
+        assert openhermes.invoke("x", max_length=None) == " fine"
+        assert openhermes._get_ls_params(max_length=7)["ls_max_tokens"] == 7
+        with pytest.raises(InvalidOption, match="max_length"):
+            openhermes.invoke("x", max_length=2, max_tokens=2)
+        openhermes.cache = InMemoryCache()
+        told = [openhermes.invoke("y", max_length=length) for length in (2, 3, 2)]
+    assert told == [" f", " fi", " f"]
+    sent = [body["n_predict"] for body in server.completions]
+    assert sent == [2, 3, 4, 1, 2, 100, 2, 3]
 
 
 def test_stop_words_of_a_call_replace_the_objects(server: ScriptedServer) -> None:
