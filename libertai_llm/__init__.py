@@ -1,7 +1,7 @@
-"""LangChain and LlamaIndex for the llama-like API: one client, remote or in-process.
+"""LangChain for the llama-like API: one client, remote or in-process.
 
-In: nothing. Out: the client and its types; the errors are in `libertai_llm.errors`, the framework
-classes in `libertai_llm.langchain` and `libertai_llm.llama_index`.
+In: nothing. Out: the client and its types; the errors are in `libertai_llm.errors`, LangChain's
+classes in `libertai_llm.langchain`.
 """
 
 from libertai_llm._version import __version__

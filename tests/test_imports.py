@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,23 @@ def test_the_client_knows_no_framework(path: Path) -> None:
             assert room == "llama_index", f"{path} imports {name}"
         if name.startswith("libertai_llm.") and room not in FRAMEWORKS:
             assert name.split(".")[1] not in FRAMEWORKS, f"{path} imports {name}"
+
+
+def test_what_the_package_says_of_itself_exists() -> None:
+    """Every module that its docstring names is there, and no framework without a module is named.
+
+    The package's description is what a registry shows, so it promises nothing either.
+    """
+    said = ast.get_docstring(ast.parse((CLIENT / "__init__.py").read_text())) or ""
+    named = re.findall(r"`libertai_llm\.(\w+)`", said)
+    assert named and not [name for name in named if not find_spec(f"libertai_llm.{name}")]
+    settings = (ROOT / "pyproject.toml").read_text()
+    promises = re.findall(r"(?m)^(?:description|keywords) = .*$", settings) + [said]
+    assert len(promises) == 3
+    for framework in FRAMEWORKS:
+        if not find_spec(f"libertai_llm.{framework}"):
+            spelled = framework.replace("_", "")
+            assert not [each for each in promises if spelled in re.sub("[-_ ]", "", each.lower())]
 
 
 def loaded_after(statement: str) -> set[str]:
