@@ -32,12 +32,21 @@ from libertai_llm.timeouts import Timeouts
 # Other libraries' names for the same fields.
 _SYNONYMS = {"model": "model_name", "request_timeout": "timeout", "stop_sequences": "stop"}
 
+_SECRETS = frozenset({"api_key", "default_headers"})
+# What LangChain derives from the other fields and remembers.
+_DERIVED = "_serialized"
+_ADDRESSES = frozenset({"base_url", "api_base"})
+
 
 class BaseLibertai(BaseLanguageModel):  # type: ignore[type-arg]
     """The common constructor. Every option left at None is the server's choice.
 
     Invariant: `_connection` carries the calls of the present fields; it is made anew if the fields
     that say where calls go have changed. Unknown arguments are errors, and so are wrong values.
+
+    Pickling keeps the settings without any secret: `api_key` then comes from the environment,
+    `default_headers` are left out, and a model with an HTTP session or client of yours is refused
+    (`TypeError`), as by `Client`. Copies in this process keep everything.
     """
 
     model_config = ConfigDict(
@@ -260,6 +269,24 @@ class BaseLibertai(BaseLanguageModel):  # type: ignore[type-arg]
     async def aclose(self) -> None:
         """`close` for what asynchronous calls have opened, too."""
         await self._connect().aclose()
+
+    def __getstate__(self) -> dict[Any, Any]:
+        if self.session is not None or self.http_async_client is not None:
+            raise TypeError("a model with an HTTP session or client of yours cannot be pickled")
+        state = super().__getstate__()
+        left_out = _SECRETS | {_DERIVED}
+        kept = {name: value for name, value in vars(self).items() if name not in left_out}
+        for name in _ADDRESSES & kept.keys():
+            kept[name] = _split_credentials(kept[name] or "")[1] or kept[name]
+        names = self.model_fields_set - _SECRETS
+        return {**state, "__dict__": kept, "__pydantic_fields_set__": names}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        fields_of_kind = type(self).model_fields
+        secrets = {
+            name: fields_of_kind[name].get_default(call_default_factory=True) for name in _SECRETS
+        }
+        super().__setstate__({**state, "__dict__": {**state["__dict__"], **secrets}})
 
     def __enter__(self) -> Self:
         return self

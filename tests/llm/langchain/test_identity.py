@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import pickle
 from typing import Any
 
+import httpx
 import pytest
+import requests
 from langchain_core.caches import InMemoryCache
 from langchain_core.load import dumps, load
 from langchain_core.runnables import ConfigurableField
 from pydantic import SecretStr
 
 from libertai_llm.langchain import ChatLibertai, Libertai, LibertaiLLM
+from libertai_llm.langchain.base import BaseLibertai
 from tests.llm.langchain.scripted import ScriptedServer
 
 PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
@@ -139,6 +143,60 @@ def test_a_model_survives_json_pickle_and_copying(
         assert twin.api_key == SecretStr("k")
         assert twin.invoke("x").content == " fine"
         twin.close()
+
+
+@pytest.mark.parametrize("kind", [ChatLibertai, LibertaiLLM, Libertai])
+def test_no_secret_is_in_a_pickle(
+    kind: type[BaseLibertai], server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither keys, nor headers, nor an address's password; the reader's environment has a key."""
+    address = server.url.replace("http://", "http://bob:pass-secret@")
+    token = base64.b64encode(b"bob:pass-secret")
+    monkeypatch.setenv("LIBERTAI_API_KEY", "old-secret")
+    given = {"base_url": server.url, "temperature": 0.5}
+    models = [
+        kind(**given),
+        kind(**given, api_key="sk-secret"),
+        kind(**given, default_headers={"X-Team": "team-secret"}),
+        kind(**{**given, "base_url": address}),
+        kind(**given),
+    ]
+    models[-1].base_url = address
+    for model in models:
+        model.invoke("x")
+        model.close()
+    written = [pickle.dumps(model) for model in models]
+    assert not [each for each in written if b"-secret" in each or token in each]
+    monkeypatch.setenv("LIBERTAI_API_KEY", "new-secret")
+    for each in written:
+        with pickle.loads(each) as twin:
+            assert twin.api_key == SecretStr("new-secret") and twin.default_headers is None
+            assert (twin.base_url, twin.temperature) == (server.url, 0.5)
+            twin.invoke("x")
+        assert server.seen[-1].headers["authorization"] == "Bearer new-secret"
+
+
+def test_copies_keep_the_secrets(server: ScriptedServer) -> None:
+    """They stay in this process."""
+    headers = {"X-Team": "team-secret"}
+    chat = ChatLibertai(base_url=server.url, api_key="sk-secret", default_headers=headers)
+    twins = [copy.copy(chat), copy.deepcopy(chat), chat.model_copy(), chat.model_copy(deep=True)]
+    for twin in twins:
+        twin.invoke("x")
+        twin.close()
+    sent = [each.headers for each in server.seen if each.path == "/completion"]
+    assert [each["authorization"] for each in sent] == ["Bearer sk-secret"] * len(twins)
+    assert [each["x-team"] for each in sent] == ["team-secret"] * len(twins)
+
+
+async def test_a_model_with_http_parts_of_the_users_is_not_pickled() -> None:
+    """They may hold secrets, and what a pickle could not carry is said, not dropped."""
+    address = "http://127.0.0.1:9"
+    with requests.Session() as mine, pytest.raises(TypeError, match="session"):
+        pickle.dumps(ChatLibertai(base_url=address, session=mine))
+    async with httpx.AsyncClient() as mine:
+        with pytest.raises(TypeError, match="client of yours"):
+            pickle.dumps(ChatLibertai(base_url=address, http_async_client=mine))
 
 
 def test_a_field_may_be_configurable(server: ScriptedServer) -> None:
