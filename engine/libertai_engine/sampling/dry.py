@@ -8,7 +8,6 @@ modern repetition penalty" (2024).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -106,8 +105,8 @@ def penalize_repetitions(
         ids, lengths = window.repetitions(params.dry_allowed_length)
         spots = Spots(logits, np.full(len(ids), row), ids)
         with np.errstate(over="ignore"):
-            growth: Numbers = np.power(params.dry_base, lengths - params.dry_allowed_length)
-            taken: Any = np.minimum(params.dry_multiplier * growth, LARGEST)
+            growth = np.power(params.dry_base, lengths - params.dry_allowed_length)
+            taken: Numbers = np.minimum(params.dry_multiplier * growth, LARGEST)
         spots.write(spots.read() - taken)
 
 

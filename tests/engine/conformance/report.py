@@ -49,6 +49,8 @@ def render(recordings: list[Recording]) -> str:
         _table("difference|there|here|answers|proof", _rows(EVERYWHERE, recordings)),
         "## Differences in single answers",
         _table("difference|there|here|answers|proof", _rows(IN_SINGLE_ANSWERS, recordings)),
+        "## Samplers of later servers",
+        _later(),
         "## Keys that only our answers have",
         _table("in|key|meaning", (_key_row(*key, text) for key, text in ADDITIONAL_KEYS.items())),
     ]
@@ -63,6 +65,18 @@ def _intro(recordings: list[Recording]) -> str:
         and settings exactly, probabilities to {RELATIVE:g} relative or {ABSOLUTE:g} absolute, and
         that no key is missing. The {len(DIFFERENCES)} differences below are the only ones, and each
         still shows: a test fails for any other, and for one of these that is no longer there.
+        """
+    return " ".join(text.split())
+
+
+def _later() -> str:
+    text = f"""
+        What the server of 2023 did not have (`samplers`, `min_keep`, `dynatemp_*`, `top_n_sigma`,
+        `xtc_*`, `dry_*`) is compared with today's llama-server on the same model:
+        {len(load_recordings("later.json"))} distributions to 1e-4 relative, and the names, defaults
+        and values of the settings (`test_later.py`). Two things differ. `samplers` may not put
+        `penalties` or `dry` behind a filter: that is a 400. And a sequence breaker ends a
+        repetition wherever its letters stand, however they are cut into tokens.
         """
     return " ".join(text.split())
 
