@@ -6,7 +6,9 @@ In: routes and JSON bodies. Out: JSON objects. What the bytes mean is decided el
 
 from __future__ import annotations
 
+import os
 import socket
+import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, cast
@@ -49,6 +51,7 @@ class HTTPTransport:
     the caller's is used with everything it has (headers, auth, proxies, verify, adapters); its
     cookies belong to the `default` conversation, and every other one begins with a copy of them.
     A session of our own takes nothing from the environment: no proxies, no .netrc.
+    A forked process never uses its parent's connections, whose answers would get mixed up.
     """
 
     def __init__(self, endpoint: Endpoint, *, session: requests.Session | None = None) -> None:
@@ -58,6 +61,8 @@ class HTTPTransport:
         self.default = Session(cookies=self._base.cookies, owns_cookies=self._is_ours)
         self._given_cookies = new_jar()
         copy_cookies(self._base.cookies, self._given_cookies)
+        self._process = os.getpid()
+        self._fork_lock = threading.Lock()
 
     @property
     def target(self) -> str:
@@ -125,6 +130,7 @@ class HTTPTransport:
         outlast the limit here; from the head on each read is cut off in time.
         """
         deadlines.check()
+        self._leave_the_parents_connections()
         limit = urllib3.Timeout(connect=deadlines.connect, total=deadlines.remaining)
         http = self._at_home(session) if request.is_home else self._abroad()
         try:
@@ -143,6 +149,21 @@ class HTTPTransport:
             return response
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise _failure(error, deadlines) from error
+
+    def _leave_the_parents_connections(self) -> None:
+        """In a forked process, begin without connections; the parent's stay open over there.
+
+        NOTE: the caller's adapters may hold what a new one would lack, so they are only emptied.
+        """
+        if self._process == os.getpid():
+            return
+        with self._fork_lock:
+            if self._process != os.getpid():
+                if self._is_ours:
+                    _mount_adapters(self._base)
+                for adapter in self._base.adapters.values():
+                    adapter.close()
+                self._process = os.getpid()
 
     def _keeps_authorization(self, request: HTTPRequest) -> bool:
         return self.endpoint.has_authorization or not request.is_home
@@ -165,9 +186,14 @@ def _new_session() -> requests.Session:
     session = requests.Session()
     session.trust_env = False
     session.cookies = new_jar()
+    _mount_adapters(session)
+    return session
+
+
+def _mount_adapters(session: requests.Session) -> None:
+    """Give a session connections of its own, none of them open yet."""
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(pool_maxsize=POOL_SIZE))
-    return session
 
 
 def _twin(base: requests.Session, **changes: Any) -> requests.Session:

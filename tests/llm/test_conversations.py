@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import multiprocessing
 import pickle
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -562,6 +564,52 @@ def test_a_client_with_parts_of_the_users_is_not_pickled() -> None:
     """What a pickle could not carry is said, not dropped."""
     with requests.Session() as mine, pytest.raises(TypeError, match=r"requests\.Session"):
         pickle.dumps(Client("http://127.0.0.1:9", session=mine))
+
+
+def _complete_in_a_fork(call: Callable[[], str]) -> None:
+    """Run a call in a forked process."""
+    child = multiprocessing.get_context("fork").Process(target=call)
+    child.start()
+    child.join(30)
+    assert child.exitcode == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+@pytest.mark.parametrize("is_ours", [True, False], ids=["our session", "the user's session"])
+def test_a_fork_has_connections_of_its_own(serve: Serve, is_ours: bool) -> None:
+    """It never speaks on its parent's, and the parent keeps using its own."""
+    server = serve(lambda asked: [whole(final("ok"))])
+    mine = None if is_ours else requests.Session()
+    with Client(server.url, session=mine) as client:
+        client.complete("parent")
+        for _ in range(2):
+            _complete_in_a_fork(lambda: [client.complete("child").content for _ in range(2)][0])
+        client.complete("parent")
+    if mine is not None:
+        mine.close()
+    spoken = [(asked.client, asked.json["prompt"]) for asked in server.asked]
+    assert len(spoken) == 6 and spoken[0] == spoken[-1]
+    assert len(set(spoken)) == server.num_connections == 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_fork_of_an_asynchronous_client_has_connections_of_its_own(serve: Serve) -> None:
+    """Its event loop is another one, and so is its pool."""
+    server = serve(lambda asked: [whole(final("ok"))])
+    client, loop = AsyncClient(server.url), asyncio.new_event_loop()
+
+    async def ask(prompt: str) -> str:
+        return (await client.complete(prompt)).content
+
+    loop.run_until_complete(ask("parent"))
+    _complete_in_a_fork(lambda: asyncio.run(ask("child")))
+    loop.run_until_complete(ask("parent"))
+    loop.run_until_complete(client.aclose())
+    loop.close()
+    spoken = [(asked.client, asked.json["prompt"]) for asked in server.asked]
+    assert spoken[0] == spoken[-1] != spoken[1] and server.num_connections == 2
 
 
 def test_a_store_serves_many_conversations(any_client: MakeClient, serve: Serve) -> None:
