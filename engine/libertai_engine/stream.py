@@ -7,10 +7,9 @@ In: `put` and `fail`, called by the engine and never blocking. Out: iteration, s
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
+from queue import Empty, SimpleQueue
 
 from libertai_engine.errors import EngineError
 from libertai_engine.sequence import Delta
@@ -26,17 +25,22 @@ class Stream(Iterator[Delta], AsyncIterator[Delta]):
 
     Invariant: deltas come out in the order they were put, each once; after the last `finish` of
     `num_sequences`, or an error, iteration is over. One reader at a time, in any thread or event
-    loop. An error of one sequence ends the others.
+    loop. An error of one sequence ends the others. Only the engine's thread calls `put` and `fail`.
     """
+
+    # NOTE: a queue written in C and no `threading.Condition`: a Ctrl-C inside the Python code of a
+    # condition can leave it locked for ever, and the engine with it.
 
     def __init__(self, on_abort: Callable[[], None], num_sequences: int = 1) -> None:
         self._on_abort = on_abort
         self._num_open = num_sequences
-        self._items: deque[Delta | EngineError] = deque()
-        self._changed = threading.Condition()
+        self._items: SimpleQueue[Delta | EngineError | None] = SimpleQueue()  # None: the end
         self._wake_loop: Callable[[], object] | None = None
-        self._is_closed = num_sequences == 0
+        self._is_closed = False
         self._is_aborted = False
+        self._is_over = False
+        if num_sequences == 0:
+            self._close()
 
     @property
     def is_aborted(self) -> bool:
@@ -45,27 +49,33 @@ class Stream(Iterator[Delta], AsyncIterator[Delta]):
 
     def put(self, delta: Delta) -> None:
         """Append a delta. The last delta with `finish` closes the stream."""
+        if self._is_closed:
+            return
         self._num_open -= delta.finish is not None
-        self._append(delta, is_last=self._num_open == 0)
+        self._items.put(delta)
+        if self._num_open == 0:
+            self._close()
+        self._wake()
 
     def fail(self, error: EngineError) -> None:
         """Close the stream with an error that the reader gets raised."""
-        self._append(error, is_last=True)
+        if self._is_closed:
+            return
+        self._items.put(error)
+        self._close()
+        self._wake()
 
     def abort(self) -> None:
         """Leave: the engine stops the sequence before its next step. Safe to call at any time.
 
         A reader that waits in another thread or event loop sees the end.
         """
-        with self._changed:
-            if self._is_closed or self._is_aborted:
-                return
-            self._is_aborted = True
-            wake_loop, self._wake_loop = self._wake_loop, None
-            self._changed.notify_all()
+        if self._is_closed or self._is_aborted:
+            return
+        self._is_aborted = True
+        self._items.put(None)
         self._on_abort()
-        if wake_loop is not None:
-            self._wake(wake_loop)
+        self._wake()
 
     def close(self) -> None:
         """`abort` by the name that `contextlib.closing` knows."""
@@ -76,43 +86,38 @@ class Stream(Iterator[Delta], AsyncIterator[Delta]):
 
     def __next__(self) -> Delta:
         """The next delta, waiting for it. Raises the `EngineError` that ended the sequence."""
-        with self._changed:
-            while not self._items:
-                if self._is_over:
-                    raise StopIteration
-                self._changed.wait()
-            return self._take()
+        if self._is_over:
+            raise StopIteration
+        item = self._take(self._items.get())
+        if item is None:
+            raise StopIteration
+        return item
 
     def __aiter__(self) -> Stream:
         return self
 
     async def __anext__(self) -> Delta:
         """The same, without blocking the running event loop."""
-        while True:
-            with self._changed:
-                if self._items:
-                    return self._take()
-                if self._is_over:
-                    raise StopAsyncIteration
-                news = self._expect_news()
-            await news
+        while not self._is_over:
+            news = self._expect_news()
+            try:
+                # NOTE: looked at after the wake-up call is set, so that none can be missed.
+                item = self._take(self._items.get_nowait())
+            except Empty:
+                await news
+                continue
+            if item is not None:
+                return item
+        raise StopAsyncIteration
 
-    @property
-    def _is_over(self) -> bool:
-        return self._is_closed or self._is_aborted
+    def _close(self) -> None:
+        self._is_closed = True
+        self._items.put(None)
 
-    def _append(self, item: Delta | EngineError, *, is_last: bool) -> None:
-        with self._changed:
-            if self._is_closed:
-                return
-            self._items.append(item)
-            self._is_closed = self._is_closed or is_last
-            wake_loop, self._wake_loop = self._wake_loop, None
-            self._changed.notify_all()
-        if wake_loop is not None:
-            self._wake(wake_loop)
-
-    def _wake(self, wake_loop: Callable[[], object]) -> None:
+    def _wake(self) -> None:
+        wake_loop, self._wake_loop = self._wake_loop, None
+        if wake_loop is None:
+            return
         try:
             wake_loop()
         except RuntimeError:  # the reader's event loop was closed under it
@@ -124,8 +129,8 @@ class Stream(Iterator[Delta], AsyncIterator[Delta]):
         self._wake_loop = partial(loop.call_soon_threadsafe, _resolve, future)
         return future
 
-    def _take(self) -> Delta:
-        item = self._items.popleft()
+    def _take(self, item: Delta | EngineError | None) -> Delta | None:
+        self._is_over = item is None or self._is_aborted
         if isinstance(item, EngineError):
             raise item
-        return item
+        return None if self._is_over else item

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Several
 from concurrent.futures import Future
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any, Protocol
 
 import torch
@@ -123,8 +124,10 @@ class Worker:
         self._capacity = runner.num_slots + max_queue
         self._inbox: deque[tuple[Sequence, Stream]] = deque()
         self._jobs: list[_Job] = []
-        self._num_open = 0  # submitted and not ended
-        self._changed = threading.Condition()
+        # NOTE: no `threading.Condition`: a Ctrl-C inside its Python code can leave it locked for
+        # ever. A C lock in a `with` and a C queue as the bell cannot be broken like that.
+        self._lock = threading.RLock()
+        self._bell: SimpleQueue[None] = SimpleQueue()
         self._is_closing = False
         self._thread = threading.Thread(target=self._loop, name="libertai-engine", daemon=True)
         self._thread.start()
@@ -143,6 +146,11 @@ class Worker:
             num_running=num_running,
             num_waiting=max(0, self._num_open - num_running),
         )
+
+    @property
+    def _num_open(self) -> int:
+        """Sequences that were submitted and have not ended."""
+        return len(self._inbox) + len(self._streams)
 
     @property
     def totals(self) -> Totals:
@@ -173,35 +181,32 @@ class Worker:
         if len(sequences) > self._capacity:
             message = f"`prompt` must hold at most {self._capacity} prompts on this engine"
             raise InvalidRequest(message, field="prompt")
-        with self._changed:
+        with self._lock:
             if not self.is_alive:
                 raise EngineUnavailable("the engine is closed")
             if self._num_open + len(sequences) > self._capacity:
                 raise EngineUnavailable("the queue is full, try again later")
-            self._num_open += len(sequences)
             self._inbox.extend((sequence, stream) for sequence in sequences)
-            self._changed.notify()
+        self.wake()
 
     def submit_job(self, slot: int, work: Callable[[SlotPool[Any]], Any]) -> Future[Any]:
         """Have `work` done with the slots as soon as nobody runs in `slot`."""
         job = _Job(slot, work, Future())
-        with self._changed:
+        with self._lock:
             if not self.is_alive:
                 raise EngineUnavailable("the engine is closed")
             self._jobs.append(job)
-            self._changed.notify()
+        self.wake()
         return job.done
 
     def wake(self) -> None:
-        """Have the thread look again (somebody left)."""
-        with self._changed:
-            self._changed.notify()
+        """Have the thread look again (somebody came or left)."""
+        self._bell.put(None)
 
     def close(self) -> None:
         """Stop after the step that runs now; open streams end with `EngineUnavailable`."""
-        with self._changed:
-            self._is_closing = True
-            self._changed.notify()
+        self._is_closing = True
+        self.wake()
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
@@ -215,14 +220,17 @@ class Worker:
             self._end_everything()
 
     def _wait_for_work(self) -> bool:
-        with self._changed:
-            while not (self._is_closing or self._inbox or self._jobs or self._is_busy):
-                self._changed.wait()
+        # A ring between the look and the wait is still in the bell: the wait then ends at once.
+        while not (self._is_closing or self._inbox or self._jobs or self._is_busy):
+            self._bell.get()
+        while not self._bell.empty():
+            self._bell.get_nowait()
+        with self._lock:
             while self._inbox:
                 sequence, stream = self._inbox.popleft()
                 self._streams[sequence] = stream
                 self._scheduler.add(sequence)
-            return not self._is_closing
+        return not self._is_closing
 
     @property
     def _is_busy(self) -> bool:
@@ -325,7 +333,7 @@ class Worker:
         self._forget([owner.sequence])
 
     def _do_jobs(self) -> None:
-        with self._changed:
+        with self._lock:
             jobs = [job for job in self._jobs if not self._slots.is_busy(job.slot)]
             self._jobs = [job for job in self._jobs if job not in jobs]
         for job in jobs:
@@ -335,19 +343,17 @@ class Worker:
         self._forget(self._scheduler.remove(lambda each: self._streams[each].is_aborted))
 
     def _forget(self, sequences: Several[Sequence]) -> None:
-        with self._changed:
+        with self._lock:
             for sequence in sequences:
                 del self._streams[sequence]
-                self._num_open -= 1
 
     def _end_everything(self) -> None:
-        with self._changed:
+        with self._lock:
             self._is_closing = True
             streams = [*self._streams.values(), *(stream for _, stream in self._inbox)]
             jobs, self._jobs = self._jobs, []
             self._streams.clear()
             self._inbox.clear()
-            self._num_open = 0
         for job in jobs:
             job.done.set_exception(EngineUnavailable("the engine is closed"))
         for stream in streams:

@@ -493,3 +493,35 @@ def test_a_job_waits_for_its_slot(faulty: tuple[Engine, Faulty], tmp_path: Path)
     saved = engine.save_slot(0, tmp_path / "file")
     finish = list(stream)[-1].finish
     assert finish is not None and saved.num_tokens == finish.num_in_cache
+
+
+def test_interrupts_leave_nothing_locked(tiny_model: Path) -> None:
+    """Hundreds of interrupts at random moments: the engine goes on, and every slot is free."""
+    code = f"""
+import random, signal
+from libertai_engine import *
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+draw = random.Random(0)
+endless = SamplingParams(seed=1, ignore_eos=True)
+with load_engine(EngineConfig(model={str(tiny_model)!r}, num_slots=2), progress=False) as engine:
+    for _ in range(400):
+        stream = engine.submit(Request(prompt_ids=(5, 6), sampling=endless))
+        try:
+            signal.setitimer(signal.ITIMER_REAL, draw.uniform(0.0005, 0.008))
+            for delta in stream:
+                pass
+        except KeyboardInterrupt:
+            pass
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        stream.abort()
+    short = Request(prompt_ids=(5, 6), sampling=endless, max_tokens=4)
+    print(len(list(engine.submit(short))) > 0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout == "True\n", done.stderr[-2000:]
