@@ -93,9 +93,7 @@ def test_every_way_gives_the_same_filling(client: Any, api: CompletionAPI) -> No
     wire = {**AROUND, **GREEDY, "n_predict": 12, "ignore_eos": True}
     direct = api.infill(wire)
     assert isinstance(direct, dict) and direct["content"] == whole.content
-    more = client.infill(
-        *AROUND.values(), extra_body={"input_extra": [{"text": "x = 1"}]}, **GREEDY
-    )
+    more = client.infill(*AROUND.values(), files={"x.py": "x = 1"}, **GREEDY)
     assert more.tokens_evaluated > whole.tokens_evaluated
 
 
