@@ -19,7 +19,7 @@ from libertai_engine.sequence import Delta
 from libertai_engine.slot_actions import SlotActions
 from libertai_engine.text.tokenizer import Tokenizer
 from libertai_engine.wire.coerce import Body, to_bool, to_int, to_str, wrong
-from libertai_engine.wire.format import Answer, format_chunk, format_result
+from libertai_engine.wire.format import Answer, default_settings, format_chunk, format_result
 from libertai_engine.wire.infill import parse_infill
 from libertai_engine.wire.messages import parse_chat
 from libertai_engine.wire.parse import CompletionCall, Limits, parse_completion
@@ -144,9 +144,13 @@ class CompletionAPI:
         return {
             "assistant_name": self._system.assistant_name,
             "user_name": self._system.user_name,
-            "default_generation_settings": {"n_ctx": self.engine.context_size},
+            "default_generation_settings": {
+                "n_ctx": self.engine.context_size,
+                "params": default_settings(),
+            },
             "total_slots": self.engine.num_slots,
             "model_alias": self.engine.name,
+            "model_path": self.engine.name,  # a name, since a path is nobody's business
             "chat_template": tokenizer.chat_template or "",
             "bos_token": tokenizer.bos_token or "",
             "eos_token": tokenizer.eos_token or "",

@@ -69,6 +69,16 @@ def test_names_are_told(api: CompletionAPI) -> None:
     assert (api.props()["assistant_name"], api.props()["user_name"]) == ("Bot", "User:")
 
 
+def test_props_tell_the_defaults(api: CompletionAPI, engine: Engine) -> None:
+    """Today's keys: what a request that sets nothing gets, and no path of the machine."""
+    props = api.props()
+    params = props["default_generation_settings"]["params"]
+    assert (params["temperature"], params["top_k"], params["seed"]) == (0.8, 40, -1)
+    assert props["default_generation_settings"]["n_ctx"] == engine.context_size
+    assert props["model_path"] == props["model_alias"] == engine.name
+    assert "/" not in props["model_path"]
+
+
 def test_an_empty_one_takes_it_away(api: CompletionAPI) -> None:
     """Back to prompts that stand alone."""
     alone = ask(api, "birds")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from libertai_engine.sampling.sampler import SampledToken
-from libertai_engine.sequence import Delta, Finish, FinishReason
+from libertai_engine.sequence import Delta, Finish, FinishReason, Request
 from libertai_engine.text.tokenizer import Tokenizer
 from libertai_engine.wire.fields import SAMPLING
 from libertai_engine.wire.parse import CompletionCall
@@ -143,6 +143,15 @@ def token_text(token_id: int, tokenizer: Tokenizer) -> str:
     return piece.decode(errors="replace")
 
 
+def default_settings() -> dict[str, Any]:
+    """The options of a request that sets none."""
+    nothing = Request(prompt_ids=())
+    call = CompletionCall(
+        requests=(nothing,), prompts=("",), is_several=False, is_stream=False, n_keep=0
+    )
+    return _settings(call)
+
+
 def _settings(call: CompletionCall) -> dict[str, Any]:
     """The options as they were understood, defaults included."""
     request, sampling = call.requests[0], call.requests[0].sampling
@@ -151,6 +160,7 @@ def _settings(call: CompletionCall) -> dict[str, Any]:
         wire: list(value) if isinstance(value, tuple) else value for wire, value in values.items()
     }
     return settings | {
+        "seed": -1 if sampling.seed is None else sampling.seed,
         # The server of 2023 said `temp`, later ones say `temperature`.
         "temp": sampling.temperature,
         "logit_bias": [

@@ -286,5 +286,6 @@ ADDITIONAL_KEYS = {
     ("/props", "eos_token"): "the model's text for EOS",
     ("/props", "modalities"): "what else than text the model reads",
     ("/props", "model_alias"): "what the model is called",
+    ("/props", "model_path"): "the same name, since a path is nobody's business",
     ("/props", "total_slots"): "requests that run at once",
 }
