@@ -39,7 +39,15 @@ def test_hub_names(model: str, place: str, gguf_file: str | None) -> None:
 
 @pytest.mark.parametrize(
     "model",
-    ["/nowhere/model", "./nowhere", "../x", "a/b/c", "nowhere.gguf", "model.safetensors", "a b"],
+    [
+        "/nowhere/model",
+        "./nowhere",
+        "../nowhere",
+        "a/b/c",
+        "nowhere.gguf",
+        "model.safetensors",
+        "a b",
+    ],
 )
 def test_names_of_nothing(model: str) -> None:
     """A path that does not exist is never taken for a hub id."""
