@@ -22,8 +22,10 @@ class Recipe:
     positions: int = 1024
     rope_theta: float = 10_000.0
     # training; tokens are counted without padding
+    beginning_tokens: int = 400_000  # of `tokens`
     tokens: int = 4_000_000
-    beginning_tokens: int = 400_000
+    ending_tokens: int = 2_400_000  # after `tokens`
+    ending_share: float = 0.5  # of the rates
     tokens_per_pass: int = 1_024
     passes_per_step: int = 1
     documents_per_round: int = 1_024

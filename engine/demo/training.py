@@ -1,7 +1,7 @@
 """The training loop. In: a recipe, a tokenizer, a folder for the state. Out: a trained Llama.
 
 1. A round makes its documents from the seed and its own number; a restart continues exactly. The
-   first rounds teach to copy and to look up, the others everything.
+   first rounds teach to copy and to look up, the next everything, the last what is hard.
 2. A step adds up the gradients of a few batches and moves the weights: Muon the matrices, AdamW
    the rest.
 3. After each round the whole state goes to disk; every few rounds the loss on held-out text is
@@ -27,7 +27,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from batches import IGNORED, Batch, batches
 from checkpoint import load_state, save_state
 from corpus.document import Document
-from corpus.mixture import BEGINNING, MIXTURE, World, documents, fingerprint
+from corpus.mixture import BEGINNING, ENDING, MIXTURE, Shape, World, documents, fingerprint
 from recipe import Recipe
 
 
@@ -117,7 +117,7 @@ class Trainer:
     def run(self) -> None:
         """Train to the end of the recipe."""
         held_out = self._held_out()
-        total = self.recipe.tokens
+        total = self.recipe.tokens + self.recipe.ending_tokens
         with tqdm(total=total, initial=self.history.tokens, unit="tok", unit_scale=True) as bar:
             while self.history.tokens < total:
                 before, began = self.history.tokens, time.monotonic()
@@ -148,15 +148,22 @@ class Trainer:
             bos_share=recipe.bos_share,
         )
 
+    def _phase(self) -> tuple[tuple[Shape, ...], int]:
+        """Return what the next round is made of, and where it ends at the latest, in tokens."""
+        done, recipe = self.history.tokens, self.recipe
+        if done >= recipe.tokens:
+            return ENDING, recipe.tokens + recipe.ending_tokens
+        return (BEGINNING if done < recipe.beginning_tokens else MIXTURE), recipe.tokens
+
     def _round(self) -> float:
         """Learn one round of documents; return its mean loss."""
         recipe, number = self.recipe, self.history.round
         seed = recipe.seed * 1_000_000 + number
-        mixture = BEGINNING if self.history.tokens < recipe.beginning_tokens else MIXTURE
+        mixture, end = self._phase()
         chosen = islice(documents(seed, self.world, mixture), recipe.documents_per_round)
         waiting = self._batches(chosen, random.Random(seed))
         values: list[torch.Tensor] = []
-        while waiting and self.history.tokens < recipe.tokens:
+        while waiting and self.history.tokens < end:
             values.append(self._step(self._take(waiting)))
         self.history.round += 1
         return torch.cat(values).mean().item()
@@ -185,9 +192,15 @@ class Trainer:
         return torch.cat(values)
 
     def _schedule(self) -> float:
-        """Return the share of the full rate: a short rise, then a cosine down to nothing."""
+        """Return the share of the full rate: a short rise, a cosine to zero, and a smaller one."""
         done, recipe = self.history.tokens, self.recipe
         if done < recipe.warmup_tokens:
             return (done + 1) / (recipe.warmup_tokens + 1)
-        left = (done - recipe.warmup_tokens) / (recipe.tokens - recipe.warmup_tokens)
-        return 0.5 + 0.5 * math.cos(math.pi * min(1.0, left))
+        if done < recipe.tokens:
+            return _cosine((done - recipe.warmup_tokens) / (recipe.tokens - recipe.warmup_tokens))
+        return recipe.ending_share * _cosine((done - recipe.tokens) / recipe.ending_tokens)
+
+
+def _cosine(share: float) -> float:
+    """Return a value that falls from 1 to 0 while the share done rises from 0 to 1."""
+    return 0.5 + 0.5 * math.cos(math.pi * min(1.0, share))

@@ -168,6 +168,13 @@ def _looking_up(rng: random.Random, world: World) -> Document:
     return chatml("looking up", played)
 
 
+def _sums(rng: random.Random, world: World) -> Document:
+    """Return a few questions about numbers."""
+    turns = range(rng.randint(2, 6))
+    messages = [message for _ in turns for message in arithmetic(rng, world.words) if message]
+    return chatml("sums", messages)
+
+
 Shape = tuple[Callable[[random.Random, World], Document], float]
 # NOTE: without this beginning, a small model learns whole sentences long before it learns to look
 # up and copy, and stays bad at it.
@@ -183,6 +190,8 @@ MIXTURE: tuple[Shape, ...] = (
     (_steps, 10.0),
     (_counting, 2.0),
 )
+# What needs many examples, once the rest is known.
+ENDING: tuple[Shape, ...] = (*MIXTURE, (_looking_up, 30.0), (_sums, 30.0))
 
 
 def documents(seed: int, world: World, mixture: tuple[Shape, ...] = MIXTURE) -> Iterator[Document]:
