@@ -19,8 +19,9 @@ from pydantic import ConfigDict
 
 from libertai_llm.langchain.base import BaseLibertai
 from libertai_llm.langchain.messages import read_messages
-from libertai_llm.langchain.options import PLACEMENT, CallOptions, split_options, with_thread
+from libertai_llm.langchain.options import with_thread
 from libertai_llm.langchain.output import chat_chunk, chat_result, combine_llm_outputs
+from libertai_llm.options import PLACEMENT, CallOptions, split_options
 from libertai_llm.prompt import ChatTemplate
 
 

@@ -20,8 +20,9 @@ from pydantic import ConfigDict, Field
 from typing_extensions import Self
 
 from libertai_llm.langchain.base import BaseLibertai
-from libertai_llm.langchain.options import PLACEMENT, CallOptions, split_options, with_thread
+from libertai_llm.langchain.options import with_thread
 from libertai_llm.langchain.output import llm_chunk, llm_result
+from libertai_llm.options import PLACEMENT, CallOptions, split_options
 from libertai_llm.types import Completion, CompletionChunk
 
 MAX_THREADS = 32

@@ -14,7 +14,8 @@ from typing import Any, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, ToolMessage
 
-from libertai_llm.langchain.images import IMAGE_KINDS, Album
+from libertai_llm.album import Album
+from libertai_llm.langchain.images import IMAGE_KINDS, base64_of
 
 _ROLES = {
     "human": "user",
@@ -83,7 +84,7 @@ def _block_text(block: dict[str, Any], album: Album) -> str:
     if kind == "text":
         return str(block["text"])
     if kind in IMAGE_KINDS:
-        return album.tag(block)
+        return album.tag(base64_of(block))
     if kind in _SILENT:
         return ""
     raise ValueError(f"content blocks of type {kind!r} are not supported: only text and images are")

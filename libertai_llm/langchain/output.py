@@ -27,9 +27,9 @@ from langchain_core.outputs import (
 )
 
 from libertai_llm.probs import TokenProb, TokenProbs
+from libertai_llm.settings import PROVIDER
 from libertai_llm.types import Completion, CompletionChunk, StopType
 
-PROVIDER = "libertai"
 # JSON knows no infinity; this is the OpenAI API's word for "impossible".
 IMPOSSIBLE = -9999.0
 

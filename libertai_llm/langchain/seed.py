@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from libertai_llm.errors import InvalidOption
 from libertai_llm.langchain.llms import LibertaiLLM
-from libertai_llm.langchain.options import CallOptions
+from libertai_llm.options import CallOptions
 from libertai_llm.prompt import merge_stops
 
 

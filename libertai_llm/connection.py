@@ -1,23 +1,23 @@
 """Where a model's calls go: a client for each way of calling, made when it is first needed.
 
-In: `CallOptions` and a prompt. Out: completions and chunks of the client, as LangChain's errors if
-they fail. Each call borrows the session of its conversation for as long as it runs.
+In: `CallOptions` and a prompt. Out: completions and chunks of the client. Each call borrows the
+session of its conversation for as long as it runs. A framework's classes share this, and may have
+the errors translated.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import AsyncGenerator, Generator
-from contextlib import aclosing, closing
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AbstractContextManager, aclosing, closing, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from libertai_llm.client import AsyncClient, Client
 from libertai_llm.errors import APIError, InvalidOption
-from libertai_llm.langchain.errors import model_errors
-from libertai_llm.langchain.options import CallOptions
+from libertai_llm.options import CallOptions
 from libertai_llm.prompt import CHATML, ChatTemplate
 from libertai_llm.session import SessionStore
 from libertai_llm.target import BASE_VARIABLE, resolve_target
@@ -25,6 +25,8 @@ from libertai_llm.types import Completion, CompletionChunk, Props
 
 # A server that has no such route, or keeps it to itself, tells nothing about its template.
 _TELLS_NOTHING = frozenset({403, 404, 405, 501})
+
+Translation = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,19 +43,23 @@ class Connection:
 
     Invariant: at most one `Client` and one `AsyncClient` exist, both for `target`; nothing is
     connected or loaded before the first call. A pickled connection comes back without a target.
+    Every call runs inside `translation()`, which may raise a `LibertaiError` as another kind.
     """
 
-    def __init__(self, target: Target, sessions: SessionStore) -> None:
+    def __init__(
+        self, target: Target, sessions: SessionStore, translation: Translation = nullcontext
+    ) -> None:
         self.target = target
         self.sessions = sessions
+        self._translated = translation
         self._client: Client | None = None
         self._async_client: AsyncClient | None = None
         self._props: Props | None = None
         self._template: ChatTemplate | None = None
         self._lock = threading.Lock()
 
-    def __reduce__(self) -> tuple[type[Connection], tuple[Target, SessionStore]]:
-        return Connection, (Target(), SessionStore())
+    def __reduce__(self) -> tuple[type[Connection], tuple[Target, SessionStore, Translation]]:
+        return Connection, (Target(), SessionStore(), self._translated)
 
     @property
     def client(self) -> Client:
@@ -75,20 +81,20 @@ class Connection:
     def complete(self, call: CallOptions, prompt: str) -> Completion:
         """The whole answer. Raises `InvalidOption` for images that nobody would look at."""
         self._check_images(call)
-        with model_errors(), self.sessions.checkout(call.thread_id, prompt) as session:
+        with self._translated(), self.sessions.checkout(call.thread_id, prompt) as session:
             return self.client.complete(prompt, session=session, **call.arguments)
 
     async def acomplete(self, call: CallOptions, prompt: str) -> Completion:
         """`complete` without blocking."""
         await self._acheck_images(call)
-        with model_errors(), self.sessions.checkout(call.thread_id, prompt) as session:
+        with self._translated(), self.sessions.checkout(call.thread_id, prompt) as session:
             return await self.async_client.complete(prompt, session=session, **call.arguments)
 
     def stream(self, call: CallOptions, prompt: str) -> Generator[CompletionChunk, None, None]:
         """The answer as it comes. Closing the generator stops it at the other end."""
         self._check_images(call)
         with (
-            model_errors(),
+            self._translated(),
             self.sessions.checkout(call.thread_id, prompt) as session,
             closing(self.client.stream(prompt, session=session, **call.arguments)) as chunks,
         ):
@@ -99,7 +105,7 @@ class Connection:
     ) -> AsyncGenerator[CompletionChunk, None]:
         """`stream` without blocking."""
         await self._acheck_images(call)
-        with model_errors(), self.sessions.checkout(call.thread_id, prompt) as session:
+        with self._translated(), self.sessions.checkout(call.thread_id, prompt) as session:
             answer = self.async_client.stream(prompt, session=session, **call.arguments)
             async with aclosing(answer) as chunks:
                 async for chunk in chunks:
@@ -107,7 +113,7 @@ class Connection:
 
     def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
         """The token ids of a text; with `add_special`, those that the server puts around it."""
-        with model_errors():
+        with self._translated():
             return self.client.tokenize(text, add_special=add_special)
 
     def template(self, source: str | None) -> ChatTemplate:
@@ -129,7 +135,7 @@ class Connection:
     def props(self) -> Props:
         """What the server tells of itself; nothing, if it keeps that to itself. Asked for once."""
         if self._props is None:
-            with model_errors():
+            with self._translated():
                 try:
                     self._props = self.client.props()
                 except APIError as error:
@@ -139,7 +145,7 @@ class Connection:
     async def aprops(self) -> Props:
         """`props` without blocking."""
         if self._props is None:
-            with model_errors():
+            with self._translated():
                 try:
                     self._props = await self.async_client.props()
                 except APIError as error:
