@@ -6,10 +6,7 @@ file. Weights come from safetensors or GGUF only; code from a model's folder is 
 
 from __future__ import annotations
 
-import io
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,17 +18,24 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoProcessor,
-    AutoTokenizer,
     GgufConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
-from transformers.utils import logging as transformers_logging
 
-from libertai_engine.config import Dtype, EngineConfig
-from libertai_engine.errors import EngineError, InvalidRequest, ModelLoadError
+from libertai_engine.config import EngineConfig
+from libertai_engine.errors import ModelLoadError
 from libertai_engine.model.images import Blindness
+from libertai_engine.model.loading import (
+    as_load_error,
+    check_size,
+    load_tokenizer,
+    pick_device,
+    pick_dtype,
+    refuse_missing,
+    transformers_output,
+)
 from libertai_engine.model.parts import has_vision_tower
 from libertai_engine.model.probe import check_model
 from libertai_engine.model.source import ModelSource, check_files, count_elements, find_source
@@ -79,12 +83,12 @@ def load_model(config: EngineConfig, *, progress: bool = True) -> LoadedModel:
     source = find_source(config.model)
     if source.is_local:
         check_files(source)
-    device = _pick_device(config.device)
-    dtype = _pick_dtype(config.dtype, device)
-    with _as_load_error(source), _transformers_output(progress):
+    device = pick_device(config.device)
+    dtype = pick_dtype(config.dtype, device)
+    with as_load_error(source), transformers_output(progress):
         where = {"local_files_only": source.is_local or config.local_files_only}
         hf_config = _load_config(source, where)
-        tokenizer = _load_tokenizer(source, hf_config, where)
+        tokenizer = load_tokenizer(source, hf_config, where)
         module = _load_module(source, hf_config, dtype, where).to(device)
         has_eyes = has_vision_tower(hf_config)
         vision = _load_vision(source, module, tokenizer, where) if has_eyes else None
@@ -103,61 +107,6 @@ def load_model(config: EngineConfig, *, progress: bool = True) -> LoadedModel:
         train_context=_train_context(module.config),
         vision=vision,
     )
-
-
-def _pick_device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise InvalidRequest("`device` must be auto, cpu, cuda or cuda:N", field="device")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ModelLoadError(f"there is no CUDA device `{name}` here")
-    return device
-
-
-def _pick_dtype(name: Dtype, device: torch.device) -> torch.dtype:
-    """`auto` is bf16 on a GPU that has it, else fp32: on a CPU exact and, without AMX, faster."""
-    if name == "auto":
-        name = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    return torch.bfloat16 if name == "bf16" else torch.float32
-
-
-@contextmanager
-def _as_load_error(source: ModelSource) -> Iterator[None]:
-    """Whatever transformers raises becomes one `ModelLoadError` with the model's name."""
-    try:
-        yield
-    except EngineError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        if not source.is_local:
-            where = "/".join(part for part in (source.place, source.gguf_file) if part)
-            raise ModelLoadError(f"cannot fetch or load `{where}`: {reason}") from error
-        hint = " (is the GGUF file complete?)" if source.gguf_file else ""
-        raise ModelLoadError(f"cannot load `{source.name}`{hint}: {reason}") from error
-
-
-@contextmanager
-def _transformers_output(progress: bool) -> Iterator[None]:
-    """Errors only, and no progress bar unless wanted; all settings are put back."""
-    verbosity = transformers_logging.get_verbosity()
-    had_bar = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    if not progress:
-        transformers_logging.disable_progress_bar()
-    try:
-        # NOTE: the bar of transformers' GGUF reader knows no switch, so its stream is taken away.
-        with nullcontext() if progress else redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if had_bar and not progress:
-            transformers_logging.enable_progress_bar()
 
 
 def _load_config(source: ModelSource, where: dict[str, Any]) -> PretrainedConfig:
@@ -187,38 +136,12 @@ def _auto_class(config: PretrainedConfig) -> Any:
 
 
 def _check_size(source: ModelSource, config: PretrainedConfig) -> None:
-    """Refuse a configuration far larger than its weights, before memory is taken for it."""
     stored = count_elements(source)
     if stored is None or getattr(config, "quantization_config", None) is not None:
         return
     with torch.device("meta"):
         module = _auto_class(config).from_config(config, trust_remote_code=False)
-    described = sum(p.numel() for p in module.parameters())
-    if described > 2 * stored:
-        raise ModelLoadError(
-            f"`{source.name}`: config.json describes {described:,} parameters, "
-            f"the weights hold {stored:,}"
-        )
-
-
-def _load_tokenizer(
-    source: ModelSource, config: PretrainedConfig, where: dict[str, Any]
-) -> PreTrainedTokenizerFast:
-    try:
-        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(
-            source.place, gguf_file=source.gguf_file, trust_remote_code=False, **where
-        )
-    except Exception as error:
-        raise ModelLoadError(f"`{source.name}` has no usable tokenizer: {error}") from error
-    if not tokenizer.is_fast:
-        raise ModelLoadError(f"the tokenizer of `{source.name}` has no fast form")
-    vocab_size = config.get_text_config().vocab_size
-    # NOTE: a few added tokens without an embedding are common; thousands are someone else's.
-    if not 0 < len(tokenizer) <= vocab_size * 1.05:
-        raise ModelLoadError(
-            f"the tokenizer of `{source.name}` has {len(tokenizer)} tokens, the model {vocab_size}"
-        )
-    return tokenizer
+    check_size(source, sum(p.numel() for p in module.parameters()), stored)
 
 
 def _load_module(
@@ -239,10 +162,7 @@ def _load_module(
         output_loading_info=True,
         **options,
     )
-    # NOTE: transformers only warns, and goes on with random numbers.
-    if missing := sorted(report["missing_keys"]):
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise ModelLoadError(f"the weights of `{source.name}` lack {', '.join(missing[:3])}{more}")
+    refuse_missing(source, sorted(report["missing_keys"]))
     loaded: PreTrainedModel = module.eval().requires_grad_(False)
     return loaded
 
