@@ -1,0 +1,30 @@
+"""The two forms of a grammar for llguidance.
+
+In: a `Grammar` and the `SpecialTokens` of the vocabulary. Out: Lark text.
+"""
+
+from __future__ import annotations
+
+from libertai_engine.grammar.emitter.lark import written
+from libertai_engine.grammar.emitter.rules import (
+    Rules,
+    SpecialTokens,
+    normalised,
+    planted,
+    written_out,
+)
+from libertai_engine.grammar.syntax import Grammar
+
+__all__ = ["SpecialTokens", "emit_chars"]
+
+
+def emit_chars(grammar: Grammar, tokens: SpecialTokens) -> str:
+    """The exact form: every lexeme is one code point, so the lexer never has a choice.
+
+    Raises InvalidRequest (`field="grammar"`) if no text matches, or over a limit of size.
+    """
+    return written(_prepared(grammar, tokens), tokens)
+
+
+def _prepared(grammar: Grammar, tokens: SpecialTokens) -> Rules:
+    return written_out(normalised(planted(grammar, tokens)), lambda forest, bodies: None)
