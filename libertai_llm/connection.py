@@ -132,6 +132,11 @@ class Connection:
             self._template = _told_template(await self.aprops())
         return self._template
 
+    @property
+    def known_context_size(self) -> int | None:
+        """Tokens of a slot's context, if that was asked and told. Asks nobody."""
+        return None if self._props is None else self._props.context_size
+
     def props(self) -> Props:
         """What the server tells of itself; nothing, if it keeps that to itself. Asked for once."""
         if self._props is None:

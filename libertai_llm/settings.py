@@ -7,6 +7,7 @@ that each call begins with. A framework's class adds what only its framework wan
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -218,9 +219,16 @@ class ModelSettings(BaseModel):
         """`close` for what asynchronous calls have opened, too."""
         await self._connect().aclose()
 
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """A copy of the settings that shares what runs: engine, HTTP session and client."""
+        shared = (self.engine, self.session, self.http_async_client)
+        return super().__deepcopy__({**(memo or {}), **{id(each): each for each in shared}})
+
     def __getstate__(self) -> dict[Any, Any]:
         if self.session is not None or self.http_async_client is not None:
             raise TypeError("a model with an HTTP session or client of yours cannot be pickled")
+        if not (self.engine is None or isinstance(self.engine, (str, os.PathLike))):
+            raise TypeError("a model of a running engine cannot be pickled: name its model")
         state = BaseModel.__getstate__(self)
         kept = {name: value for name, value in vars(self).items() if name not in _SECRETS}
         for name in _ADDRESSES & kept.keys():

@@ -21,7 +21,7 @@ LAYERS: list[set[str]] = [
     {"errors"},
     {"config", "sampling_params"},
     {"text", "sampling", "model", "grammar"},
-    {"prefixes", "sequence"},
+    {"prefixes", "sequence", "embeddings"},
     {"slots", "stream"},
     {"scheduler"},
     {"tally"},
@@ -136,7 +136,10 @@ def test_nothing_unpickles() -> None:
             assert "torch.load" not in path.read_text(), path
 
 
-@pytest.mark.parametrize("package", ["libertai_llm", "libertai_engine", "libertai_llm.langchain"])
+@pytest.mark.parametrize(
+    "package",
+    ["libertai_llm", "libertai_engine", "libertai_llm.langchain", "libertai_llm.llama_index"],
+)
 def test_public_names_exist(package: str) -> None:
     """Every name in `__all__` can be imported."""
     code = f"import {package} as p\nfor name in p.__all__: getattr(p, name)"
