@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from libertai_engine.config import EngineConfig, ServerConfig
+from libertai_engine.config import EmbeddingConfig, EngineConfig, ServerConfig
 from libertai_engine.errors import (
     ContextOverflow,
     EngineError,
@@ -23,12 +23,15 @@ from libertai_engine.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
     from libertai_engine.api import CompletionAPI
+    from libertai_engine.embeddings import Embedder, load_embedder
     from libertai_engine.engine import Engine, load_engine
     from libertai_engine.sequence import Delta, Finish, FinishReason, Request
     from libertai_engine.stream import Stream
 
 _LAZY = {
     "CompletionAPI": "libertai_engine.api",
+    "Embedder": "libertai_engine.embeddings",
+    "load_embedder": "libertai_engine.embeddings",
     "Engine": "libertai_engine.engine",
     "load_engine": "libertai_engine.engine",
     "Delta": "libertai_engine.sequence",
@@ -42,6 +45,8 @@ __all__ = [
     "CompletionAPI",
     "ContextOverflow",
     "Delta",
+    "Embedder",
+    "EmbeddingConfig",
     "Engine",
     "EngineConfig",
     "EngineError",
@@ -56,6 +61,7 @@ __all__ = [
     "SamplingParams",
     "ServerConfig",
     "Stream",
+    "load_embedder",
     "load_engine",
 ]
 

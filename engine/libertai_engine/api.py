@@ -13,12 +13,24 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
+from libertai_engine.embeddings import Embedder
 from libertai_engine.engine import Engine
-from libertai_engine.errors import EngineError, EngineUnavailable, PermissionDenied
+from libertai_engine.errors import (
+    EngineError,
+    EngineUnavailable,
+    NotSupported,
+    PermissionDenied,
+)
 from libertai_engine.sequence import Delta
 from libertai_engine.slot_actions import SlotActions
 from libertai_engine.text.tokenizer import Tokenizer
 from libertai_engine.wire.coerce import Body, to_bool, to_int, to_str, wrong
+from libertai_engine.wire.embeddings import (
+    EmbeddingCall,
+    embedding_props,
+    format_embedding,
+    parse_embedding,
+)
 from libertai_engine.wire.format import Answer, default_settings, format_chunk, format_result
 from libertai_engine.wire.infill import parse_infill
 from libertai_engine.wire.messages import parse_chat
@@ -34,19 +46,33 @@ class CompletionAPI:
     """The routes as methods. Safe from many threads and event loops at once.
 
     Every method raises `EngineError` (`.status`, `.to_json()`); a stream that has begun ends with
-    an item `{"error": {…}}` instead. Leaving a stream or cancelling a call frees its slot.
+    an item `{"error": {…}}` instead. Leaving a stream or cancelling a call frees its slot. Without
+    an engine, or without an embedder, what needs one raises `NotSupported`.
     """
 
-    def __init__(self, engine: Engine, *, may_set_system_prompt: bool = True) -> None:
-        self.engine = engine
+    def __init__(
+        self,
+        engine: Engine | None,
+        *,
+        embedder: Embedder | None = None,
+        may_set_system_prompt: bool = True,
+    ) -> None:
+        self.chat_engine = engine
+        self.embedder = embedder
         self._may_set_system_prompt = may_set_system_prompt
         self._system = SystemPrompt()
-        self._slot_actions = SlotActions(engine, engine.config.slot_folder)
+
+    @property
+    def engine(self) -> Engine:
+        """What generates. Raises `NotSupported` if there is an embedding model only."""
+        if self.chat_engine is None:
+            raise NotSupported("this server only embeds: it was started with `--embedding`")
+        return self.chat_engine
 
     @property
     def sees_images(self) -> bool:
         """Whether bodies may carry images."""
-        return self.engine.sees_images
+        return self.chat_engine is not None and self.chat_engine.sees_images
 
     def wants_stream(self, body: Any) -> bool:
         """Whether a body asks to be answered by `stream` or `infill_stream`."""
@@ -136,31 +162,61 @@ class CompletionAPI:
 
     def slot_action(self, slot: int, action: str, body: Any) -> JSON:
         """`POST /slots/{slot}?action=…`: "save" or "restore" the file `filename`, or "erase"."""
-        return self._slot_actions.run(slot, action, body)
+        engine = self.engine
+        return SlotActions(engine, engine.config.slot_folder).run(slot, action, body)
+
+    def embed(self, body: Any, *, as_list: bool = False) -> Any:
+        """`POST /embedding`: the vector of a text, or an array of them.
+
+        With `as_list` (`POST /embeddings`), or if `input` holds the texts, always an array.
+        """
+        embedder, call = self._parse_embedding(body)
+        vectors = call.finish(embedder.embed(call.rows))
+        return format_embedding(vectors, call, as_list=as_list or "input" in body)
+
+    async def aembed(self, body: Any, *, as_list: bool = False) -> Any:
+        """`embed` without blocking the event loop."""
+        embedder, call = await asyncio.to_thread(self._parse_embedding, body)
+        vectors = call.finish(await embedder.aembed(call.rows))
+        as_list = as_list or "input" in body
+        return await asyncio.to_thread(format_embedding, vectors, call, as_list=as_list)
+
+    def _parse_embedding(self, body: Any) -> tuple[Embedder, EmbeddingCall]:
+        if self.embedder is None:
+            raise NotSupported("this server has no embedding model: see `--embedding-model`")
+        return self.embedder, parse_embedding(body, self.embedder, ("input", "content"))
 
     def props(self) -> dict[str, Any]:
-        """`GET /props`: what a client needs to know of model and slots."""
-        tokenizer = self.engine.tokenizer
+        """`GET /props`: what a client needs to know of models and slots."""
+        known = {} if self.chat_engine is None else self._engine_props(self.chat_engine)
         return {
             "assistant_name": self._system.assistant_name,
             "user_name": self._system.user_name,
+            "modalities": {"vision": self.sees_images, "audio": False},
+            "build_info": f"libertai-engine {version('libertai-llm')}",
+            "embedding": None if self.embedder is None else embedding_props(self.embedder),
+            **known,
+        }
+
+    def _engine_props(self, engine: Engine) -> dict[str, Any]:
+        tokenizer = engine.tokenizer
+        return {
             "default_generation_settings": {
-                "n_ctx": self.engine.context_size,
+                "n_ctx": engine.context_size,
                 "params": default_settings(),
             },
-            "total_slots": self.engine.num_slots,
-            "model_alias": self.engine.name,
-            "model_path": self.engine.name,  # a name, since a path is nobody's business
+            "total_slots": engine.num_slots,
+            "model_alias": engine.name,
+            "model_path": engine.name,  # a name, since a path is nobody's business
             "chat_template": tokenizer.chat_template or "",
             "bos_token": tokenizer.bos_token or "",
             "eos_token": tokenizer.eos_token or "",
-            "modalities": {"vision": self.sees_images, "audio": False},
-            "build_info": f"libertai-engine {version('libertai-llm')}",
         }
 
     def health(self) -> dict[str, Any]:
         """`GET /health`. Raises `EngineUnavailable` if no request can be answered any more."""
-        if not self.engine.is_alive:
+        parts = [each for each in (self.chat_engine, self.embedder) if each is not None]
+        if not all(each.is_alive for each in parts):
             raise EngineUnavailable("the engine is closed")
         return {"status": "ok"}
 

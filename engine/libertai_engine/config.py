@@ -14,6 +14,8 @@ from libertai_engine.errors import InvalidRequest
 Dtype = Literal["auto", "fp32", "bf16"]
 MIN_CONTEXT = 4  # tokens that have to be free to go when a full context is shifted
 DTYPES: tuple[Dtype, ...] = ("auto", "fp32", "bf16")
+Pooling = Literal["auto", "mean", "cls", "last", "max"]
+POOLINGS: tuple[Pooling, ...] = ("auto", "mean", "cls", "last", "max")
 
 
 def _require(condition: bool, field: str, message: str) -> None:
@@ -62,6 +64,37 @@ class EngineConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
     """One HTTP server in front of one engine. Sizes in bytes, times in seconds.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingConfig:
+    """One embedding model: which, on which device, and how a text's tokens become one vector.
+
+    `pooling` "auto" is what the model's folder says, else the mean; `context_size` is the number of
+    tokens one text may have (0: what the model allows); `batch_tokens` is the most tokens, padding
+    included, that one step evaluates, unless a single text is longer (0: what the device likes);
+    `max_queue` is the number of requests that may be open. Raises `InvalidRequest`.
+    """
+
+    model: str
+    alias: str | None = None
+    dtype: Dtype = "auto"
+    device: str = "auto"
+    pooling: Pooling = "auto"
+    context_size: int = 0
+    batch_tokens: int = 0
+    threads: int | None = None
+    max_queue: int = 256
+    local_files_only: bool = False
+
+    def __post_init__(self) -> None:
+        _require(bool(self.model), "model", "must name a folder, a hub id or a GGUF file")
+        _require(self.dtype in DTYPES, "dtype", f"must be one of {', '.join(DTYPES)}")
+        _require(self.pooling in POOLINGS, "pooling", f"must be one of {', '.join(POOLINGS)}")
+        _require(self.context_size >= 0, "context_size", "must be at least 0")
+        _require(self.batch_tokens >= 0, "batch_tokens", "must be at least 0")
+        _require(self.threads is None or self.threads >= 1, "threads", "must be at least 1")
+        _require(self.max_queue >= 1, "max_queue", "must be at least 1")
+
+
 
     `max_image_body_bytes` counts instead of `max_body_bytes` where the model is shown images.
     `cors_origins` are the web pages that may read answers ("*": all; none: pages of this machine).

@@ -1,7 +1,7 @@
 """What an operator may know of an engine: figures and slots, never a text.
 
-In: an engine. Out: its metrics in Prometheus' text format, its slots as JSON objects, both under
-the names of today's llama-server.
+In: an engine, an embedder. Out: metrics in Prometheus' text format, slots as JSON objects, both
+under the names of today's llama-server.
 """
 
 from __future__ import annotations
@@ -14,29 +14,39 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
+from libertai_engine.embeddings import Embedder
 from libertai_engine.engine import Engine
+from libertai_engine.errors import NotSupported
 
 PREFIX = "llamacpp:"
 METRICS_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 
 class Monitor:
-    """Looks at one engine from outside, without making it wait.
+    """Looks at one engine, one embedder, or both from outside, without making them wait.
 
     Invariant: its registry is its own, so that several engines in a process do not mix.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine | None, *, embedder: Embedder | None = None) -> None:
         self._engine = engine
         self._registry = CollectorRegistry()
-        self._registry.register(_EngineCollector(engine))
+        if engine is not None:
+            self._registry.register(_EngineCollector(engine))
+        if embedder is not None:
+            self._registry.register(_EmbedderCollector(embedder))
 
     def metrics(self) -> bytes:
         """`GET /metrics`, of content type `METRICS_TYPE`."""
         return generate_latest(self._registry)
 
     def slots(self) -> list[dict[str, Any]]:
-        """`GET /slots`: how far each slot is. `n_past` counts the tokens in its lane."""
+        """`GET /slots`: how far each slot is. `n_past` counts the tokens in its lane.
+
+        Raises `NotSupported` where nothing generates.
+        """
+        if self._engine is None:
+            raise NotSupported("this server only embeds: it has no slots")
         return [
             {
                 "id": slot.index,
@@ -97,6 +107,27 @@ class _EngineCollector(Collector):
             "kv_cache_tokens": (num_cached, "Tokens in all slots, those kept for reuse included."),
             "kv_cache_usage_ratio": (num_cached / num_places, "The same, of what they can hold."),
         }
+
+
+class _EmbedderCollector(Collector):
+    """Reads the embedder's counts whenever the metrics are asked for."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics, as of now."""
+        totals = self._embedder.totals
+        counters: dict[str, tuple[float, str]] = {
+            "embedding_texts": (totals.num_texts, "Texts embedded."),
+            "embedding_tokens": (totals.num_tokens, "Tokens of these texts."),
+            "embedding_seconds": (totals.seconds, "Seconds spent on embedding."),
+            "n_embedding_batches": (totals.num_steps, "Batches of texts."),
+        }
+        for name, (value, text) in counters.items():
+            yield CounterMetricFamily(PREFIX + name, text, value=value)
+        text = "Embedding requests that run or wait now."
+        yield GaugeMetricFamily(PREFIX + "embedding_requests", text, value=self._embedder.num_open)
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -13,6 +13,7 @@ from contextlib import closing
 from importlib.metadata import version
 from typing import Any
 
+from libertai_engine.embeddings import Embedder
 from libertai_engine.engine import Engine
 from libertai_engine.errors import ContextOverflow, InvalidRequest, NotFound, NotSupported
 from libertai_engine.openai_wire.format import JSON, ChatFormat, ChoiceFormat, Reply, TextFormat
@@ -21,6 +22,7 @@ from libertai_engine.sequence import Delta
 from libertai_engine.stream import Stream
 from libertai_engine.text.tokenizer import Tokenizer
 from libertai_engine.wire.coerce import Body, to_bool
+from libertai_engine.wire.embeddings import format_openai, parse_embedding
 from libertai_engine.wire.format import Answer
 from libertai_engine.wire.parse import Limits
 
@@ -35,9 +37,17 @@ class OpenAIAPI:
     cancelling a call frees its slots. A prompt that does not fit is refused, never cut.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, engine: Engine | None, *, embedder: Embedder | None = None) -> None:
+        self._chat_engine = engine
+        self._embedder = embedder
         self._created = int(time.time())
+
+    @property
+    def engine(self) -> Engine:
+        """What generates. Raises `NotSupported` if there is an embedding model only."""
+        if self._chat_engine is None:
+            raise NotSupported("this server only embeds: it was started with `--embedding`")
+        return self._chat_engine
 
     def wants_stream(self, body: Any) -> bool:
         """Whether a body asks to be answered by a stream."""
@@ -45,14 +55,24 @@ class OpenAIAPI:
         return wish
 
     def models(self) -> JSON:
-        """`GET /v1/models`: the one model there is."""
-        return {"object": "list", "data": [self._model()]}
+        """`GET /v1/models`: the models there are."""
+        return {"object": "list", "data": self._models()}
 
     def model(self, name: str) -> JSON:
         """`GET /v1/models/{name}`. Raises `NotFound`."""
-        if name != self.engine.name:
-            raise NotFound(f"the model {name[:100]!r} does not exist")
-        return self._model()
+        for each in self._models():
+            if each["id"] == name:
+                return each
+        raise NotFound(f"the model {name[:100]!r} does not exist")
+
+    async def embeddings(self, body: Any) -> JSON:
+        """`POST /v1/embeddings`."""
+        embedder = self._embedder
+        if embedder is None:
+            raise NotSupported("this server has no embedding model: see `--embedding-model`")
+        call = await asyncio.to_thread(parse_embedding, body, embedder, ("input",))
+        vectors = call.finish(await embedder.aembed(call.rows))
+        return await asyncio.to_thread(format_openai, vectors, call, model=embedder.name)
 
     async def chat(self, body: Any) -> JSON:
         """`POST /v1/chat/completions` without `stream`."""
@@ -112,15 +132,17 @@ class OpenAIAPI:
             fingerprint=f"libertai-engine {version('libertai-llm')}",
         )
 
-    def _model(self) -> JSON:
-        engine, loaded = self.engine, self.engine.model
-        facts = {"n_vocab": engine.tokenizer.vocab_size, "n_ctx": engine.context_size}
-        if loaded is not None:
-            facts["n_ctx_train"] = loaded.train_context
-            facts["n_params"] = loaded.num_parameters
-            facts["size"] = loaded.size_bytes
+    def _models(self) -> list[JSON]:
+        found = []
+        if self._chat_engine is not None:
+            found.append(self._card(self._chat_engine.name, _chat_facts(self._chat_engine)))
+        if self._embedder is not None:
+            found.append(self._card(self._embedder.name, _embedder_facts(self._embedder)))
+        return found
+
+    def _card(self, name: str, facts: dict[str, int]) -> JSON:
         return {
-            "id": engine.name,
+            "id": name,
             "object": "model",
             "created": self._created,
             "owned_by": "llamacpp",  # programs look for it to know which extras they may send
@@ -132,4 +154,24 @@ def _answers(deltas: Sequence[Delta], count: int) -> list[Answer]:
     by_index: list[list[Delta]] = [[] for _ in range(count)]
     for delta in deltas:
         by_index[delta.index].append(delta)
+def _chat_facts(engine: Engine) -> dict[str, int]:
+    facts = {"n_vocab": engine.tokenizer.vocab_size, "n_ctx": engine.context_size}
+    loaded = engine.model
+    if loaded is not None:
+        facts["n_ctx_train"] = loaded.train_context
+        facts["n_params"] = loaded.num_parameters
+        facts["size"] = loaded.size_bytes
+    return facts
+
+
+def _embedder_facts(embedder: Embedder) -> dict[str, int]:
+    return {
+        "n_vocab": embedder.tokenizer.vocab_size,
+        "n_ctx": embedder.max_tokens,
+        "n_embd": embedder.num_dimensions,
+        "n_params": embedder.model.num_parameters,
+        "size": embedder.model.size_bytes,
+    }
+
+
     return [Answer.of(each) for each in by_index]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -61,6 +62,15 @@ class Endpoints:
         """`POST /apply-template`."""
         return await self._service.call(self._service.api.apply_template, request)
 
+    async def embedding(self, request: Request) -> Response:
+        """`POST /embedding`."""
+        return await self._service.work(request, self._service.api.aembed)
+
+    async def embeddings(self, request: Request) -> Response:
+        """`POST /embeddings`, which always answers an array."""
+        api = self._service.api
+        return await self._service.work(request, partial(api.aembed, as_list=True))
+
     async def slot_action(self, request: Request) -> Response:
         """`POST /slots/{slot}?action=…`."""
         headers = request.headers
@@ -96,6 +106,8 @@ def build_app(lifecycle: Lifecycle, config: ServerConfig) -> Starlette:
             _post("/detokenize", to.detokenize),
             _post("/infill", to.infill),
             _post("/apply-template", to.apply_template),
+            _post("/embedding", to.embedding),
+            _post("/embeddings", to.embeddings),
             _post("/slots/{slot:int}", to.slot_action),
             Route("/props", to.props, methods=["GET"]),
             Route(HEALTH, to.health, methods=["GET"]),

@@ -11,11 +11,14 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from libertai_engine.cli import arguments
-from libertai_engine.config import EngineConfig, ServerConfig
+from libertai_engine.config import POOLINGS, EmbeddingConfig, EngineConfig, ServerConfig
 
 if TYPE_CHECKING:
     from libertai_engine.api import CompletionAPI
+    from libertai_engine.embeddings import Embedder
     from libertai_engine.engine import Engine
+
+SELF = "self"  # the embedding model that is the chat model
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -23,6 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     arguments.add_model(parser)
     _add_server(parser)
     _add_monitoring(parser)
+    _add_embeddings(parser)
     arguments.add_engine(parser)
     group = parser.add_argument_group("slots")
     group.add_argument(
@@ -102,6 +106,52 @@ def _add_monitoring(parser: ArgumentParser) -> None:
     )
 
 
+def _add_embeddings(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("embeddings")
+    group.add_argument(
+        "--embedding-model",
+        metavar="MODEL",
+        help="a further model, for /embedding; `self`: the chat model's own states",
+    )
+    group.add_argument(
+        "--embedding-alias", metavar="NAME", help="what that model is called in answers"
+    )
+    group.add_argument(
+        "--embedding",
+        "--embeddings",
+        action="store_true",
+        help="the model is one for embeddings: no other routes than theirs",
+    )
+    group.add_argument(
+        "--pooling",
+        choices=POOLINGS,
+        help="how a text's tokens become one vector (default: as the model's folder says)",
+    )
+
+
+def embedding_config(args: Namespace) -> EmbeddingConfig | None:
+    """The embedding model's configuration, if there is to be one."""
+    if args.embedding and args.embedding_model:
+        args.parser.error("--embedding says that the model itself embeds: no --embedding-model")
+    model = arguments.model_of(args) if args.embedding else args.embedding_model
+    if model is None:
+        for flag in ("pooling", "embedding_alias"):
+            if getattr(args, flag) is not None:
+                args.parser.error(f"--{flag.replace('_', '-')} needs an embedding model")
+        return None
+    given = {
+        "alias": args.embedding_alias or (args.alias if args.embedding else None),
+        "pooling": args.pooling,
+        "dtype": args.dtype,
+        "device": args.device,
+        "threads": args.threads,
+        "context_size": args.ctx_size if args.embedding else None,
+    }
+    values = {name: value for name, value in given.items() if value is not None}
+    offline = args.offline
+    return arguments.checked(args, EmbeddingConfig, model=model, local_files_only=offline, **values)
+
+
 def server_config(args: Namespace) -> ServerConfig:
     """The server's configuration; what was not given keeps its default."""
     given = {
@@ -139,39 +189,73 @@ def run(args: Namespace) -> int:
         _tell(f"note: {server.host} may be reachable for others, and no --api-key is set")
     # A request that proved a key comes from somebody the owner trusts.
     may_set_system_prompt = bool(server.api_keys) or args.allow_system_prompt
-    with Loading(engine, may_set_system_prompt=may_set_system_prompt) as loading:
+    loading = Loading(
+        None if args.embedding else engine,
+        embedding_config(args),
+        may_set_system_prompt=may_set_system_prompt,
+    )
+    with loading:
         serve_while_loading(loading.load, server, loading.on_ready)
     return 0
 
 
 class Loading:
-    """The engine of a server that listens already. Closed with it, if it got that far."""
+    """The models of a server that listens already. Closed with it, as far as they were loaded."""
 
-    def __init__(self, config: EngineConfig, *, may_set_system_prompt: bool) -> None:
+    def __init__(
+        self,
+        config: EngineConfig | None,
+        embedding: EmbeddingConfig | None,
+        *,
+        may_set_system_prompt: bool,
+    ) -> None:
         self._config = config
+        self._embedding = embedding
         self._may_set_system_prompt = may_set_system_prompt
         self._engine: Engine | None = None
+        self._embedder: Embedder | None = None
 
     def __enter__(self) -> Loading:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._engine is not None:
-            self._engine.close()
+        for each in (self._engine, self._embedder):
+            if each is not None:
+                each.close()
 
     def load(self) -> CompletionAPI:
-        """Load the model; called in a thread of its own."""
+        """Load the models; called in a thread of its own."""
         from libertai_engine.api import CompletionAPI
+        from libertai_engine.embeddings import load_embedder
         from libertai_engine.engine import load_engine
 
-        self._engine = load_engine(self._config)
-        return CompletionAPI(self._engine, may_set_system_prompt=self._may_set_system_prompt)
+        if self._config is not None:
+            self._engine = load_engine(self._config)
+        if self._embedding is not None:
+            is_shared = self._engine is not None and self._embedding.model == SELF
+            chat_model = self._engine.model if self._engine and is_shared else None
+            self._embedder = load_embedder(self._embedding, chat_model=chat_model)
+        return CompletionAPI(
+            self._engine,
+            embedder=self._embedder,
+            may_set_system_prompt=self._may_set_system_prompt,
+        )
 
     def on_ready(self, host: str, port: int) -> None:
         """Say what listens where."""
-        assert self._engine is not None
         address = f"[{host}]" if ":" in host else host
-        _tell(f"listening on http://{address}:{port}: {describe(self._engine)}")
+        said = [describe(self._engine)] if self._engine else []
+        said += [describe_embedder(self._embedder)] if self._embedder else []
+        _tell(f"listening on http://{address}:{port}: {'; '.join(said)}")
+
+
+def describe_embedder(embedder: Embedder) -> str:
+    """An embedding model in one line."""
+    pooling = " and ".join(embedder.model.recipe.pooling)
+    return (
+        f"{embedder.name} for embeddings, {embedder.num_dimensions} dimensions, "
+        f"{embedder.max_tokens} tokens, {pooling} pooling"
+    )
 
 
 def describe(engine: Engine) -> str:

@@ -84,6 +84,28 @@ class JSONAnswer(Response):
         return json_bytes(content)
 
 
+class LargeAnswer(JSONAnswer):
+    """A whole answer with long arrays in it, written item by item.
+
+    NOTE: `json.dumps` holds the interpreter's lock until it is done; many small calls of it let
+    others in between.
+    """
+
+    def render(self, content: Any) -> bytes:
+        """The value as JSON bytes."""
+        if isinstance(content, list):
+            return b"[" + b",".join(map(json_bytes, content)) + b"]"
+        if isinstance(content, Mapping):
+            members = (
+                json_bytes(name)
+                + b":"
+                + (self.render(value) if name == "data" else json_bytes(value))
+                for name, value in sorted(content.items())
+            )
+            return b"{" + b",".join(members) + b"}"
+        return json_bytes(content)
+
+
 def error_object(error: Exception) -> dict[str, Any]:
     """`{"error": {code, message, type}}`; of an unexpected exception nothing is told."""
     if isinstance(error, (EngineError, Refusal)):

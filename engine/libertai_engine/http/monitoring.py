@@ -56,10 +56,10 @@ class MonitoringEndpoints:
 
     @property
     def _monitor(self) -> Monitor:
-        engine = self._service.api.engine
+        api = self._service.api
         if self._made is None:
             # It brings torch, and a server that still loads its model answers without.
             from libertai_engine.monitoring import Monitor
 
-            self._made = Monitor(engine)
+            self._made = Monitor(api.chat_engine, embedder=api.embedder)
         return self._made

@@ -33,6 +33,7 @@ class OpenAIEndpoints:
             Route("/v1/models/{name:path}", self.model, methods=["GET"]),
             Route("/v1/completions", self.text, methods=["POST"]),
             Route("/v1/chat/completions", self.chat, methods=["POST"]),
+            Route("/v1/embeddings", self.embeddings, methods=["POST"]),
         ]
 
     async def models(self, request: Request) -> Response:
@@ -53,12 +54,17 @@ class OpenAIEndpoints:
         api = self._api
         return await self._service.generate(request, api.chat, api.chat_stream)
 
+    async def embeddings(self, request: Request) -> Response:
+        """`POST /v1/embeddings`."""
+        api = self._api
+        return await self._service.work(request, api.embeddings)
+
     @property
     def _api(self) -> OpenAIAPI:
-        engine = self._service.api.engine
+        api = self._service.api
         if self._made is None:
             # It brings torch, and a server that still loads its model answers without.
             from libertai_engine.openai_api import OpenAIAPI
 
-            self._made = OpenAIAPI(engine)
+            self._made = OpenAIAPI(api.chat_engine, embedder=api.embedder)
         return self._made

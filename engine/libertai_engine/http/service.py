@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from libertai_engine.config import ServerConfig
-from libertai_engine.http.answers import JSONAnswer
+from libertai_engine.http.answers import JSONAnswer, LargeAnswer
 from libertai_engine.http.body import read_object
 from libertai_engine.http.dialect import dialect_of
 from libertai_engine.http.exchange import EventStream, Watch
@@ -65,6 +65,19 @@ class Service:
 
         watch = Watch(request.receive, self._lifecycle, self.config.request_timeout)
         return JSONAnswer(await watch.supervise(answer()))
+
+    async def work(
+        self, request: Request, method: Callable[[Any], Coroutine[Any, Any, Any]]
+    ) -> Response:
+        """What a coroutine makes of the body, as a whole.
+
+        It ends early if the client leaves, its time is over or the server stops. The answer may be
+        large, so a thread writes it.
+        """
+        body = await self.body(request)
+        watch = Watch(request.receive, self._lifecycle, self.config.request_timeout)
+        answer = await watch.supervise(method(body))
+        return await asyncio.to_thread(LargeAnswer, answer)
 
     async def generate(
         self,

@@ -71,9 +71,29 @@ def check_files(source: ModelSource) -> None:
         _check_gguf(Path(source.place, source.gguf_file))
         return
     folder = Path(source.place)
-    _read_json(folder / "config.json")
+    read_json(folder / "config.json")
     for _ in _tensors(folder):
         pass
+
+
+def fetch_folder(source: ModelSource, *, local_files_only: bool) -> ModelSource:
+    """The same model as a folder of this machine, fetched from the hub if it is there.
+
+    Only settings, tokenizers and safetensors are fetched. A GGUF file must be local already.
+    """
+    if source.is_local:
+        return source
+    if source.gguf_file is not None:
+        raise ModelLoadError(f"{source.gguf_file} must be a local file to embed with it")
+    from huggingface_hub import snapshot_download
+
+    place = snapshot_download(
+        source.place,
+        allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"],
+        ignore_patterns=["onnx/*", "openvino/*"],
+        local_files_only=local_files_only,
+    )
+    return ModelSource(source.name, str(place), None, True)
 
 
 def count_elements(source: ModelSource) -> int | None:
@@ -100,7 +120,7 @@ def _weight_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         raise ModelLoadError(_no_weights(folder))
-    weight_map = _read_json(index).get("weight_map")
+    weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ModelLoadError(f"{index} names no weights")
     names = sorted({str(name) for name in weight_map.values()})
@@ -119,16 +139,29 @@ def _no_weights(folder: Path) -> str:
     return f"{folder} holds no model.safetensors"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises `ModelLoadError`."""
+    content = _load_json(path)
+    if not isinstance(content, dict):
+        raise ModelLoadError(f"{path} must hold a JSON object")
+    return content
+
+
+def read_json_list(path: Path) -> list[dict[str, Any]]:
+    """The JSON array of objects in a file. Raises `ModelLoadError`."""
+    content = _load_json(path)
+    if not isinstance(content, list) or not all(isinstance(each, dict) for each in content):
+        raise ModelLoadError(f"{path} must hold a JSON array of objects")
+    return content
+
+
+def _load_json(path: Path) -> Any:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelLoadError(f"{path.parent} holds no {path.name}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise ModelLoadError(f"{path} is not readable JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ModelLoadError(f"{path} must hold a JSON object")
-    return content
 
 
 def _check_gguf(path: Path) -> None:
