@@ -13,6 +13,7 @@ from libertai_engine.grammar.emitter.rules import (
     planted,
     written_out,
 )
+from libertai_engine.grammar.emitter.tail_recursion import solved
 from libertai_engine.grammar.syntax import Grammar
 
 __all__ = ["SpecialTokens", "emit_chars"]
@@ -27,4 +28,4 @@ def emit_chars(grammar: Grammar, tokens: SpecialTokens) -> str:
 
 
 def _prepared(grammar: Grammar, tokens: SpecialTokens) -> Rules:
-    return written_out(normalised(planted(grammar, tokens)), lambda forest, bodies: None)
+    return written_out(normalised(planted(grammar, tokens)), solved)

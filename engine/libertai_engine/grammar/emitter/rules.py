@@ -7,7 +7,8 @@ themselves, directly or through others, are called; all others are written out i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -196,7 +197,9 @@ def _never_below(forest: Forest, root: int, never: set[int]) -> set[int]:
     return found
 
 
-def rewritten(forest: Forest, root: int, calls: Mapping[int, int], known: dict[int, int]) -> int:
+def rewritten(
+    forest: Forest, root: int, calls: Mapping[int, int], known: MutableMapping[int, int]
+) -> int:
     """The node with calls replaced; `known` remembers what became of every node seen."""
     for node in forest.below([root]):
         if node not in known:
@@ -224,15 +227,17 @@ def written_out(rules: Rules, solve: Solver) -> Rules:
     calls: dict[int, int] = {}
     left: dict[int, int] = {}
     for component in components(rules):
+        # What becomes of a call within the circle is not known before the circle is solved.
+        seen = ChainMap[int, int]({}, known)
         bodies = {
-            rule: rewritten(rules.forest, rules.bodies[rule], calls, known) for rule in component
+            rule: rewritten(rules.forest, rules.bodies[rule], calls, seen) for rule in component
         }
-        is_circle = len(component) > 1 or component[0] in rules.called_by(
-            rules.bodies[component[0]]
-        )
-        solved = solve(rules.forest, bodies) if is_circle else bodies
-        calls.update(solved or {})
-        left.update(bodies if solved is None else {})
+        is_circle = len(component) > 1 or component[0] in rules.called_by(bodies[component[0]])
+        written = solve(rules.forest, bodies) if is_circle else bodies
+        if not is_circle or written is None:
+            known.update(seen.maps[0])
+        calls.update(written or {})
+        left.update(bodies if written is None else {})
     if rules.root in calls:
         left[rules.root] = calls[rules.root]
     return Rules(rules.forest, left, rules.root)
