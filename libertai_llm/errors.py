@@ -5,7 +5,8 @@ In: nothing. Out: exceptions; catch `LibertaiError` for all, a branch, or one ki
     LibertaiError
     ├── OptionError(field)              the caller's own mistake; nothing was sent
     │   ├── InvalidOption               also a ValueError
-    │   └── UnknownOption               also a TypeError
+    │   ├── UnknownOption               also a TypeError
+    │   └── UnsupportedSchema(path)     also a ValueError: no grammar for this JSON schema
     ├── EngineNotInstalled              also an ImportError
     ├── ModelNotLoaded                  the in-process model cannot be loaded
     ├── TransportError                  could not talk to the end
@@ -58,6 +59,20 @@ class InvalidOption(OptionError, ValueError):
 
 class UnknownOption(OptionError, TypeError):
     """There is no option of this name."""
+
+
+class UnsupportedSchema(OptionError, ValueError):
+    """A JSON schema that is broken, or that no grammar can hold an answer to.
+
+    `path` is the JSON pointer of the part in question, `#` the whole.
+    """
+
+    def __init__(self, message: str, *, path: str = "#") -> None:
+        super().__init__(message, field="json_schema")
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} (at {self.path})"
 
 
 class EngineNotInstalled(LibertaiError, ImportError):
