@@ -80,19 +80,19 @@ class Connection:
 
     def complete(self, call: CallOptions, prompt: str) -> Completion:
         """The whole answer. Raises `InvalidOption` for images that nobody would look at."""
-        self._check_images(call)
+        call = self._prepared(call)
         with self._translated(), self.sessions.checkout(call.thread_id, prompt) as session:
             return self.client.complete(prompt, session=session, **call.arguments)
 
     async def acomplete(self, call: CallOptions, prompt: str) -> Completion:
         """`complete` without blocking."""
-        await self._acheck_images(call)
+        call = await self._aprepared(call)
         with self._translated(), self.sessions.checkout(call.thread_id, prompt) as session:
             return await self.async_client.complete(prompt, session=session, **call.arguments)
 
     def stream(self, call: CallOptions, prompt: str) -> Generator[CompletionChunk, None, None]:
         """The answer as it comes. Closing the generator stops it at the other end."""
-        self._check_images(call)
+        call = self._prepared(call)
         with (
             self._translated(),
             self.sessions.checkout(call.thread_id, prompt) as session,
@@ -104,7 +104,7 @@ class Connection:
         self, call: CallOptions, prompt: str
     ) -> AsyncGenerator[CompletionChunk, None]:
         """`stream` without blocking."""
-        await self._acheck_images(call)
+        call = await self._aprepared(call)
         with self._translated(), self.sessions.checkout(call.thread_id, prompt) as session:
             answer = self.async_client.stream(prompt, session=session, **call.arguments)
             async with aclosing(answer) as chunks:
@@ -180,13 +180,13 @@ class Connection:
             return settings
         return {**settings, "engine": resolve_target(None, None)}
 
-    def _check_images(self, call: CallOptions) -> None:
-        if call.options.get("image_data"):
-            _check_sees_images(self.props())
+    def _prepared(self, call: CallOptions) -> CallOptions:
+        """The call as this server wants it. Raises `InvalidOption` for images it would ignore."""
+        return _prepared(call, self.props()) if _depends_on_server(call) else call
 
-    async def _acheck_images(self, call: CallOptions) -> None:
-        if call.options.get("image_data"):
-            _check_sees_images(await self.aprops())
+    async def _aprepared(self, call: CallOptions) -> CallOptions:
+        """`_prepared` without blocking."""
+        return _prepared(call, await self.aprops()) if _depends_on_server(call) else call
 
 
 def _no_props(error: APIError) -> Props:
@@ -195,10 +195,14 @@ def _no_props(error: APIError) -> Props:
     raise error
 
 
-def _check_sees_images(props: Props) -> None:
-    """Raise `InvalidOption` if the server says that it would ignore images."""
-    if props.sees_images is False:
+def _depends_on_server(call: CallOptions) -> bool:
+    return call.is_closing or bool(call.options.get("image_data"))
+
+
+def _prepared(call: CallOptions, props: Props) -> CallOptions:
+    if call.options.get("image_data") and props.sees_images is False:
         raise InvalidOption("the server's model is not shown images", field="image_data")
+    return call.closing() if call.is_closing and props.closes_grammars else call
 
 
 def _told_template(props: Props) -> ChatTemplate:

@@ -21,19 +21,24 @@ _CALL_ONLY = frozenset({"model", "thread_id", "timeout", "logprobs", "top_logpro
 # Where and how patiently an answer is asked for, not what it is: no part of a cache key.
 PLACEMENT = frozenset({"thread_id", "slot_id", "timeout", "stream"})
 
+# Our own engine's option: end a grammar within the tokens that are left.
+CLOSE_GRAMMAR = "close_grammar"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallOptions:
     """One completion to be asked for, checked. `thread_id` names the conversation, if it has one.
 
     `options` are those of a completion, `timeout` is the client's `timeouts` (None: as always),
-    `model` is the name that was asked for.
+    `model` is the name that was asked for. `is_closing`: an engine that can shall bring the grammar
+    to its end within `max_tokens`.
     """
 
     options: Mapping[str, Any]
     thread_id: str | None = None
     timeout: Timeouts | float | None = None
     model: str = ""
+    is_closing: bool = False
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -57,6 +62,25 @@ class CallOptions:
                 "`image_data` is given beside messages with images", field="image_data"
             )
         return replace(self, options={**self.options, "image_data": image_data})
+
+    def held_to(self, grammar: str | None, *, is_closing: bool = False) -> CallOptions:
+        """The same call with the grammar of what it asks for, if there is one.
+
+        Raises `InvalidOption` if the call brings a `grammar` of its own.
+        """
+        if grammar is None:
+            return self
+        if self.options.get("grammar"):
+            raise InvalidOption(
+                "`grammar` is given beside tools or a response format", field="grammar"
+            )
+        options = {**self.options, "grammar": grammar}
+        return replace(self, options=options, is_closing=is_closing)
+
+    def closing(self) -> CallOptions:
+        """The same call, for an engine that can bring a grammar to its end in time."""
+        extra = {**(self.options.get("extra_body") or {}), CLOSE_GRAMMAR: True}
+        return replace(self, options={**self.options, "extra_body": extra})
 
     def evaluating_only(self) -> CallOptions:
         """The same call, with no answer generated."""

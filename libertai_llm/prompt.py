@@ -13,6 +13,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from libertai_llm.errors import LibertaiError
+from libertai_llm.tools.definitions import HERMES, Reasoning
+from libertai_llm.tools.hermes import with_calls_as_text, with_tools_told
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -71,8 +73,14 @@ class ChatTemplate:
         """The prompt text, without the leading BOS text, because the server adds that token.
 
         Content is text; a template that reads parts only (models with eyes have such) gets it as
-        one part. Raises `ChatTemplateError` if the template is broken or refuses the messages.
+        one part. Tools, calls and their results that the template does not read become text, as
+        Hermes models read them. Raises `ChatTemplateError` if the template is broken or refuses the
+        messages.
         """
+        if not self._mentions("tool_calls"):
+            messages = with_calls_as_text(messages)
+        if tools and not self._mentions("tools"):
+            messages, tools = with_tools_told(messages, tools), None
         shaped = _in_parts(messages) if self._reads_parts else messages
         text = self._render(shaped, tools, add_generation_prompt)
         return text.removeprefix(self.bos_token) if self.bos_token else text
@@ -93,6 +101,22 @@ class ChatTemplate:
         marker = _MARKER.match(between)
         word = marker.group(1) if marker else between.rstrip()
         return [word] if word.strip() else []
+
+    def reasoning(self, prompt: str) -> Reasoning:
+        """Whether the answer to a rendered prompt may begin with reasoning, or has begun with it.
+
+        Read off the template: those of models that think show what is done with their thoughts.
+        """
+        if prompt.rstrip().endswith(HERMES.reasoning_opening):
+            return "begun"
+        return "optional" if self._mentions(HERMES.reasoning_closing) else "none"
+
+    def _mentions(self, word: str) -> bool:
+        return word in self._source
+
+    @property
+    def _source(self) -> str:
+        return CHATML if self.source is None else self.source
 
     @cached_property
     def _reads_parts(self) -> bool:
@@ -128,7 +152,7 @@ class ChatTemplate:
     def _compiled(self) -> Template:
         from libertai_llm.sandbox import compile_template
 
-        return compile_template(CHATML if self.source is None else self.source)
+        return compile_template(self._source)
 
 
 def _in_parts(messages: Sequence[Message]) -> list[Message]:

@@ -149,6 +149,11 @@ class Props:
             return None
         return told and not self.raw.get("media_marker")
 
+    @property
+    def closes_grammars(self) -> bool:
+        """Whether it is our own engine, which can end a grammar within the tokens that are left."""
+        return _text(self.raw.get("build_info")).startswith("libertai-engine")
+
     @classmethod
     def from_wire(cls, reply: Mapping[str, Any]) -> Props:
         """From `GET /props`; empty texts count as not told."""

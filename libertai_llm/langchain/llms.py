@@ -6,7 +6,7 @@ In: prompts, sent as they are. Out: their completions, whole or streamed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from typing import Any
 
@@ -19,9 +19,11 @@ from langchain_core.runnables.config import ContextThreadPoolExecutor
 from pydantic import ConfigDict, Field
 from typing_extensions import Self
 
+from libertai_llm.answer_plan import AnswerPlan
 from libertai_llm.langchain.base import BaseLibertai
 from libertai_llm.langchain.options import with_thread
 from libertai_llm.langchain.output import llm_chunk, llm_result
+from libertai_llm.langchain.structured import Method, structured_llm
 from libertai_llm.options import PLACEMENT, CallOptions, split_options
 from libertai_llm.types import Completion, CompletionChunk
 
@@ -148,6 +150,25 @@ class LibertaiLLM(BaseLibertai, BaseLLM):
         """`generate` without blocking."""
         model, rest = self._with_options(kwargs)
         return await super(LibertaiLLM, model).agenerate(prompts, stop, callbacks, **rest)
+
+    def with_structured_output(
+        self,
+        schema: Mapping[str, Any] | type | None = None,
+        *,
+        method: Method = "json_schema",
+        include_raw: bool = False,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """A chain whose completions are objects of `schema`, as `ChatLibertai` has it.
+
+        "function_calling" completes with a call whose arguments are the object; "json_mode" needs
+        no schema. The prompt is sent as it is: it should say what is wanted.
+        """
+        return structured_llm(self, schema, method=method, include_raw=include_raw, options=kwargs)
+
+    def _call(self, stop: Sequence[str] | None, given: Mapping[str, Any]) -> CallOptions:
+        """What one call asks for; a `json_schema` as a grammar, which every server reads."""
+        return AnswerPlan().holding(super()._call(stop, given))[1]
 
     def _generate(
         self,

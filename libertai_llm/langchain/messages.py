@@ -12,10 +12,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatMessage,
+    InvalidToolCall,
+    ToolMessage,
+)
 
 from libertai_llm.album import Album
 from libertai_llm.langchain.images import IMAGE_KINDS, base64_of
+from libertai_llm.tools.hermes import broken_call_text, response_text
 
 _ROLES = {
     "human": "user",
@@ -50,14 +57,33 @@ def _template_message(message: BaseMessage, album: Album) -> dict[str, Any]:
     result: dict[str, Any] = {"role": _role(message), "content": _text(message, album)}
     if message.name:
         result["name"] = message.name
-    if isinstance(message, AIMessage) and message.tool_calls:
-        result["tool_calls"] = [
-            {"type": "function", "function": {"name": call["name"], "arguments": call["args"]}}
-            for call in message.tool_calls
-        ]
+    if isinstance(message, AIMessage):
+        result |= _calls(message, result["content"])
     if isinstance(message, ToolMessage):
         result["tool_call_id"] = message.tool_call_id
     return result
+
+
+def _calls(message: AIMessage, content: str) -> dict[str, Any]:
+    """The calls of an answer; those that could not be made are shown as they were written."""
+    broken = [_broken_text(call) for call in message.invalid_tool_calls]
+    found: dict[str, Any] = {}
+    if broken:
+        found["content"] = "\n".join([content, *broken] if content else broken)
+    if message.tool_calls:
+        found["tool_calls"] = [
+            {
+                "type": "function",
+                "id": call["id"],
+                "function": {"name": call["name"], "arguments": call["args"]},
+            }
+            for call in message.tool_calls
+        ]
+    return found
+
+
+def _broken_text(call: InvalidToolCall) -> str:
+    return broken_call_text(call.get("name") or None, call.get("args") or "")
 
 
 def _role(message: BaseMessage) -> str:
@@ -87,4 +113,13 @@ def _block_text(block: dict[str, Any], album: Album) -> str:
         return album.tag(base64_of(block))
     if kind in _SILENT:
         return ""
+    if kind == "tool_result":
+        return response_text(_result_text(block.get("content", ""), album))
     raise ValueError(f"content blocks of type {kind!r} are not supported: only text and images are")
+
+
+def _result_text(content: Any, album: Album) -> str:
+    """What a tool answered, in a block of a user's message."""
+    if isinstance(content, str):
+        return content
+    return "".join(_block_text(block, album) for block in content)

@@ -9,17 +9,23 @@ booleans raise. So usage and metadata are on the final chunk only; only the prov
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
+from langchain_core.messages.tool import (
+    invalid_tool_call as create_invalid_tool_call,
+)
+from langchain_core.messages.tool import (
+    tool_call as create_tool_call,
+)
 from langchain_core.outputs import (
     ChatGeneration,
-    ChatGenerationChunk,
     ChatResult,
     Generation,
     GenerationChunk,
@@ -28,10 +34,13 @@ from langchain_core.outputs import (
 
 from libertai_llm.probs import TokenProb, TokenProbs
 from libertai_llm.settings import PROVIDER
+from libertai_llm.tools import ParsedAnswer
 from libertai_llm.types import Completion, CompletionChunk, StopType
 
 # JSON knows no infinity; this is the OpenAI API's word for "impossible".
 IMPOSSIBLE = -9999.0
+# Where LangChain looks for reasoning, to make a block of it.
+REASONING = "reasoning_content"
 
 _FINISH_REASONS: dict[StopType, str] = {"eos": "stop", "word": "stop", "limit": "length"}
 _STOP_REASONS: dict[StopType, str] = {
@@ -41,28 +50,45 @@ _STOP_REASONS: dict[StopType, str] = {
 }
 
 
-def chat_result(completion: Completion, model: str) -> ChatResult:
-    """A whole answer as a message. `model` is the name to report if the server tells none."""
+def chat_result(
+    completion: Completion, model: str, answer: ParsedAnswer | None = None
+) -> ChatResult:
+    """A whole answer as a message; `answer` is its text taken apart, None: it is all content.
+
+    `model` is the name to report if the server tells none.
+    A call whose arguments are no JSON object is in `invalid_tool_calls`, with what is wrong.
+    """
+    answer = answer or ParsedAnswer(content=completion.content)
+    metadata = _metadata(completion, model) | _logprobs(completion.probs)
     message = AIMessage(
-        content=completion.content,
+        content=answer.content,
+        tool_calls=[
+            create_tool_call(name=call.name, args=json.loads(call.arguments), id=call.id)
+            for call in answer.tool_calls
+        ],
+        invalid_tool_calls=[
+            create_invalid_tool_call(
+                name=call.name,
+                args=call.text if call.name is None else call.arguments,
+                id=call.id,
+                error=call.reason,
+            )
+            for call in answer.invalid_tool_calls
+        ],
+        additional_kwargs={REASONING: answer.reasoning} if answer.reasoning else {},
         usage_metadata=usage(completion),
-        response_metadata=_metadata(completion, model) | _logprobs(completion.probs),
+        response_metadata=metadata | finish_of_calls(metadata, bool(answer.tool_calls)),
     )
     return ChatResult(
         generations=[ChatGeneration(message=message)], llm_output=_llm_output([completion], model)
     )
 
 
-def chat_chunk(chunk: CompletionChunk, model: str) -> ChatGenerationChunk:
-    """One event of a stream as a message chunk; the final one carries usage and metadata."""
-    final = chunk.final
-    message = AIMessageChunk(
-        content=chunk.content,
-        usage_metadata=usage(final) if final else None,
-        response_metadata=_chunk_metadata(chunk, model),
-        chunk_position="last" if final else None,
-    )
-    return ChatGenerationChunk(message=message)
+def finish_of_calls(metadata: dict[str, Any], has_calls: bool) -> dict[str, Any]:
+    """What changes in the metadata if an answer has calls to make and was not cut."""
+    if has_calls and metadata.get("finish_reason") == "stop":
+        return {"finish_reason": "tool_calls", "stop_reason": "tool_use"}
+    return {}
 
 
 def llm_result(completions: Sequence[Completion], model: str) -> LLMResult:
@@ -83,7 +109,7 @@ def llm_result(completions: Sequence[Completion], model: str) -> LLMResult:
 
 def llm_chunk(chunk: CompletionChunk, model: str) -> GenerationChunk:
     """One event of a stream as text; the final one carries usage and metadata."""
-    info = _chunk_metadata(chunk, model)
+    info = chunk_metadata(chunk, model)
     if chunk.final:
         info["usage_metadata"] = usage(chunk.final)
     return GenerationChunk(text=chunk.content, generation_info=info)
@@ -143,7 +169,8 @@ def _metadata(completion: Completion, model: str) -> dict[str, Any]:
     return metadata
 
 
-def _chunk_metadata(chunk: CompletionChunk, model: str) -> dict[str, Any]:
+def chunk_metadata(chunk: CompletionChunk, model: str) -> dict[str, Any]:
+    """What is told with an event of a stream: nearly everything comes with the final one."""
     metadata = _metadata(chunk.final, model) if chunk.final else {"model_provider": PROVIDER}
     return metadata | _logprobs(chunk.probs)
 

@@ -23,6 +23,7 @@ from libertai_llm.tools.events import (
     ReasoningDelta,
     ToolCall,
 )
+from libertai_llm.tools.grammar import Schema, tool_grammar
 from libertai_llm.tools.parser import ToolCallParser, answer_of, new_call_id, parse_answer
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "ParsedAnswer",
     "Reasoning",
     "ReasoningDelta",
+    "Schema",
     "Tool",
     "ToolCall",
     "ToolCallParser",
@@ -45,4 +47,5 @@ __all__ = [
     "answer_of",
     "new_call_id",
     "parse_answer",
+    "tool_grammar",
 ]

@@ -19,7 +19,7 @@ Reasoning = Literal["none", "optional", "begun"]
 _MODES: dict[Any, Mode] = {
     None: "auto",
     "auto": "auto",
-    False: "none",
+    False: "auto",
     "none": "none",
     True: "required",
     "any": "required",
@@ -93,6 +93,9 @@ class ToolChoice:
         raise InvalidOption(
             f"tool_choice {value!r} is no tool (there are: {known})", field="tool_choice"
         )
+
+
+AUTO = ToolChoice()
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,6 +141,57 @@ def test_rendering_leaves_the_messages_alone() -> None:
     assert messages == [{"role": "user", "content": "x"}]
 
 
+TOOL = {"type": "function", "function": {"name": "add", "description": "", "parameters": {}}}
+ADD = {"type": "function", "function": {"name": "add", "arguments": {"a": 1, "é": "ü"}}}
+WITH_CALL = [
+    {"role": "user", "content": "x"},
+    {"role": "assistant", "content": "so", "tool_calls": [ADD, ADD]},
+    {"role": "tool", "content": "3"},
+]
+CALLED = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "é": "ü"}}\n</tool_call>'
+
+
+def test_a_template_without_tools_is_told_in_words() -> None:
+    """Tools go into the system message, the user's own or a new one."""
+    for messages in (TALK, TALK[1:]):
+        prompt = ChatTemplate(LLAMA_3).render(messages, [TOOL])
+        system = prompt.partition("<|eot_id|>")[0]
+        assert '{"name": "add", "description": "", "parameters": {}}' in system
+        assert "<tool_call>" in system and system.startswith("<|start_header_id|>system")
+        assert ("Be brief." in system) == (messages is TALK)
+    assert "<tools>" in ChatTemplate().render(TALK, [TOOL])
+    assert "<tools>" not in ChatTemplate().render(TALK, [])
+
+
+def test_a_template_without_calls_shows_them_as_text() -> None:
+    """Calls in the answer that made them, results as the user's words; letter by letter."""
+    prompt = ChatTemplate(LLAMA_3).render(WITH_CALL)
+    assert f"so\n{CALLED}\n{CALLED}<|eot_id|>" in prompt
+    assert "user<|end_header_id|>\n\n<tool_response>\n3\n</tool_response><|eot_id|>" in prompt
+
+
+def test_a_template_with_tools_and_calls_gets_them() -> None:
+    """As data, untouched."""
+    source = (
+        "{{ tools[0].function.name }}{{ messages[1].tool_calls | length }}{{ messages[2].role }}"
+    )
+    assert ChatTemplate(source).render(WITH_CALL, [TOOL]) == "add2tool"
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (None, "none"),
+        ("{{ messages[0].content.split('</think>')[-1] }}", "optional"),
+        ("{{ messages[0].content }}<think>\n", "begun"),
+    ],
+)
+def test_whether_a_model_thinks_is_read_off_its_template(source: str | None, expected: str) -> None:
+    """A template that drops thoughts has a model that thinks; one may open the thoughts itself."""
+    template = ChatTemplate(source)
+    assert template.reasoning(template.render(TALK)) == expected
+
+
 @pytest.mark.parametrize(
     ("lists", "merged"),
     [

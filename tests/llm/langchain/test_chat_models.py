@@ -177,12 +177,8 @@ def test_a_broken_template_is_a_typed_error(server: ScriptedServer) -> None:
     assert server.completions == []
 
 
-def test_what_is_not_built_yet_says_so(chat: ChatLibertai) -> None:
-    """Tools and structured output raise; content that is neither text nor image is named."""
-    with pytest.raises(NotImplementedError):
-        chat.bind_tools([])
-    with pytest.raises(NotImplementedError):
-        chat.with_structured_output({"title": "x", "type": "object", "properties": {}})
+def test_content_that_is_neither_text_nor_image_is_named(chat: ChatLibertai) -> None:
+    """It is not left out in silence."""
     with pytest.raises(ValueError, match="'audio'"):
         chat.invoke([HumanMessage([{"type": "audio", "url": "http://example.org/a.wav"}])])
 

@@ -12,6 +12,7 @@ from langchain_core.messages import (
     ChatMessage,
     FunctionMessage,
     HumanMessage,
+    InvalidToolCall,
     RemoveMessage,
     SystemMessage,
     ToolMessage,
@@ -20,6 +21,10 @@ from langchain_core.messages import (
 from libertai_llm.langchain.messages import Conversation, read_messages
 
 TEXT = "  spaces\nstay \n"
+
+
+def broken(name: str | None, args: str) -> InvalidToolCall:
+    return InvalidToolCall(name=name, args=args, id="1", error="cut off", type="invalid_tool_call")
 
 
 @pytest.mark.parametrize(
@@ -43,9 +48,26 @@ TEXT = "  spaces\nstay \n"
                 "role": "assistant",
                 "content": "",
                 "tool_calls": [
-                    {"type": "function", "function": {"name": "f", "arguments": {"a": 1}}}
+                    {
+                        "type": "function",
+                        "id": "1",
+                        "function": {"name": "f", "arguments": {"a": 1}},
+                    }
                 ],
             },
+        ),
+        (
+            AIMessage("so", invalid_tool_calls=[broken("f", '{"a": '), broken(None, "oops")]),
+            {
+                "role": "assistant",
+                "content": "so\n"
+                '<tool_call>\n{"name": "f", "arguments": {"a": \n</tool_call>\n'
+                "<tool_call>\noops\n</tool_call>",
+            },
+        ),
+        (
+            HumanMessage([{"type": "tool_result", "tool_use_id": "1", "content": "3"}]),
+            {"role": "user", "content": "<tool_response>\n3\n</tool_response>"},
         ),
         (
             HumanMessage([{"type": "text", "text": "a "}, "b", {"type": "text", "text": " c"}]),
@@ -74,7 +96,6 @@ def test_each_kind_of_message(message: BaseMessage, expected: dict[str, Any]) ->
     [
         ({"type": "input_audio", "input_audio": {"data": "aaaa", "format": "wav"}}, "audio"),
         ({"type": "file", "file": {"file_data": "data:application/pdf;base64,aa"}}, "file"),
-        ({"type": "tool_result", "tool_use_id": "1", "content": "x"}, "tool_result"),
         ({"type": "hologram"}, "hologram"),
     ],
 )

@@ -13,8 +13,14 @@ from libertai_llm.langchain import ChatLibertai, LibertaiLLM
 from libertai_llm.langchain.base import BaseLibertai
 from libertai_llm.params import CompletionParams
 from libertai_llm.timeouts import Timeouts
+from libertai_llm.tools import tool_grammar
 from tests.llm.langchain.scripted import ScriptedServer
 from tests.llm.option_values import OPTIONS
+
+
+def as_grammar(schema: dict[str, Any]) -> str | None:
+    return tool_grammar([], response_schema=schema)
+
 
 SAME_ON_BOTH = pytest.mark.parametrize("kind", [ChatLibertai, LibertaiLLM])
 
@@ -36,6 +42,8 @@ def test_a_call_overrides_the_constructor(server: ScriptedServer, kind: Any, nam
         model.invoke("x", **{name: theirs})
         list(model.stream("x", **{name: theirs}))
         model.invoke("x", **{name: None})
+    if name == "json_schema":  # what every server reads is a grammar
+        wire, (ours, theirs) = "grammar", map(as_grammar, (ours, theirs))
     assert [body[wire] for body in server.completions] == [ours, theirs, theirs, ours]
 
 
@@ -97,7 +105,7 @@ def test_a_wrong_constructor_option_is_named(kind: Any, given: dict[str, Any], w
     ("given", "error", "words"),
     [
         ({"temperatur": 1}, UnknownOption, "`temperatur`: did you mean `temperature`"),
-        ({"tools": []}, UnknownOption, "`tools`"),
+        ({"tool": []}, UnknownOption, "`tool`"),
         ({"temperature": "hot"}, InvalidOption, "`temperature`"),
         ({"max_tokens": 1, "n_predict": 1}, InvalidOption, "given twice"),
     ],

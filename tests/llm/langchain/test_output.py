@@ -10,9 +10,9 @@ import pytest
 from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import GenerationChunk
 
+from libertai_llm.langchain.chunks import ChunkMaker
 from libertai_llm.langchain.output import (
     IMPOSSIBLE,
-    chat_chunk,
     chat_result,
     combine_llm_outputs,
     llm_chunk,
@@ -78,7 +78,8 @@ def test_a_message_tells_everything() -> None:
 
 def test_chunks_add_up_to_the_whole() -> None:
     """Streamed messages end with the same text, usage and metadata, and usage counts once."""
-    total = reduce(add, [chat_chunk(chunk, "asked").message for chunk in CHUNKS])
+    maker = ChunkMaker("asked", None)
+    total = reduce(add, [chunk.message for each in CHUNKS for chunk in maker.chunks(each)])
     message = chat_result(COMPLETION, "asked").generations[0].message
     assert isinstance(total, AIMessageChunk)
     assert total.content == message.content

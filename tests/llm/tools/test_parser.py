@@ -1,4 +1,4 @@
-"""Answers taken apart: what is text, reasoning and call, in any pieces, whatever the model wrote."""
+"""Answers taken apart: what is text, reasoning and call, in any pieces."""
 
 from __future__ import annotations
 

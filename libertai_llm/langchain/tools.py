@@ -1,0 +1,88 @@
+"""LangChain's ways to say which tools there are, and what an answer shall be.
+
+In: functions, tools, classes and dicts, as `bind_tools` and calls take them. Out: the options of a
+call in the OpenAI API's form, and an `AnswerPlan` made of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+
+from libertai_llm.answer_plan import PLAN_OPTIONS, AnswerPlan
+from libertai_llm.errors import InvalidOption
+
+ANSWER_OPTIONS = PLAN_OPTIONS | {"reasoning"}
+"""What a call may say of its answer, beside the options of a completion."""
+
+
+def bound_options(
+    tools: Sequence[Any],
+    tool_choice: Any,
+    strict: bool | None,
+    parallel_tool_calls: bool | None,
+    response_format: Any,
+) -> dict[str, Any]:
+    """The options that `bind_tools` binds. Raises `InvalidOption` for what cannot be asked for."""
+    choice = {
+        "tool_choice": tool_choice,
+        "parallel_tool_calls": parallel_tool_calls,
+        "response_format": None if response_format is None else as_format(response_format),
+    }
+    given = {name: value for name, value in choice.items() if value is not None}
+    options = {"tools": as_definitions(tools, strict), **given}
+    AnswerPlan.of(options)
+    return options
+
+
+def plan_of(given: Mapping[str, Any]) -> tuple[AnswerPlan, dict[str, Any]]:
+    """What a call says of its answer, and all its other options. Raises `InvalidOption`."""
+    own = {name: value for name, value in given.items() if name in PLAN_OPTIONS}
+    rest = {name: value for name, value in given.items() if name not in PLAN_OPTIONS}
+    if own.get("tools"):
+        own["tools"] = as_definitions(own["tools"], None)
+    if own.get("response_format") is not None:
+        own["response_format"] = as_format(own["response_format"])
+    return AnswerPlan.of(own), rest
+
+
+def as_definitions(tools: Sequence[Any], strict: bool | None) -> list[dict[str, Any]]:
+    """Tools in the OpenAI API's form."""
+    return [convert_to_openai_tool(tool, strict=strict) for tool in tools]
+
+
+def as_format(value: Any) -> Mapping[str, Any]:
+    """A `response_format`: as it is, or made of a class or a JSON schema."""
+    if isinstance(value, Mapping) and value.get("type") in ("text", "json_object", "json_schema"):
+        return value
+    return schema_format(value, None)
+
+
+def schema_format(schema: Any, strict: bool | None) -> dict[str, Any]:
+    """The `response_format` that asks for JSON of a schema: a class, or a JSON schema."""
+    found = json_schema_of(schema)
+    named: dict[str, Any] = {"name": str(found.get("title", "answer")), "schema": found}
+    if strict is not None:
+        named["strict"] = strict
+    return {"type": "json_schema", "json_schema": named}
+
+
+def json_schema_of(schema: Any) -> dict[str, Any]:
+    """The JSON schema of a class, or of a dict that is or holds one. Raises `InvalidOption`."""
+    try:
+        return convert_to_json_schema(titled(schema))
+    except (ValueError, TypeError) as error:
+        raise InvalidOption(f"no schema: {error}", field="schema") from error
+
+
+def titled(schema: Any) -> Any:
+    """A JSON schema with a title, which LangChain wants of it; anything else as it is."""
+    if isinstance(schema, Mapping) and not _NAMES & schema.keys():
+        return {"title": "answer", **schema}
+    return schema
+
+
+# A dict with one of these is named, or holds a definition that is.
+_NAMES = frozenset({"title", "name", "function", "toolSpec"})
