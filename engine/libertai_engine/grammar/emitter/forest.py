@@ -110,13 +110,14 @@ EMPTY = 1
 
 
 def children(shape: Shape) -> tuple[int, ...]:
-    """The nodes directly below one; a call has none."""
+    """The nodes directly below one. Calls have none, nor lexemes: what is in those is another
+    matter."""
     match shape:
         case Series(items):
             return items
         case Choice(options):
             return options
-        case Loop(item, _, _) | Lexeme(item):
+        case Loop(item, _, _):
             return (item,)
         case _:
             return ()
@@ -291,8 +292,6 @@ class Forest:
                 return self.choice([of(option) for option in options])
             case Loop(item, low, high):
                 return self.loop(of(item), low, high)
-            case Lexeme(item):
-                return self.lexeme(of(item))
             case _:
                 return self._numbers[shape]
 

@@ -6,6 +6,7 @@ In: a `Grammar` and the `SpecialTokens` of the vocabulary. Out: Lark text.
 from __future__ import annotations
 
 from libertai_engine.grammar.emitter.lark import written
+from libertai_engine.grammar.emitter.merge import merged
 from libertai_engine.grammar.emitter.rules import (
     Rules,
     SpecialTokens,
@@ -16,7 +17,7 @@ from libertai_engine.grammar.emitter.rules import (
 from libertai_engine.grammar.emitter.tail_recursion import solved
 from libertai_engine.grammar.syntax import Grammar
 
-__all__ = ["SpecialTokens", "emit_chars"]
+__all__ = ["SpecialTokens", "emit_chars", "emit_merged"]
 
 
 def emit_chars(grammar: Grammar, tokens: SpecialTokens) -> str:
@@ -25,6 +26,16 @@ def emit_chars(grammar: Grammar, tokens: SpecialTokens) -> str:
     Raises InvalidRequest (`field="grammar"`) if no text matches, or over a limit of size.
     """
     return written(_prepared(grammar, tokens), tokens)
+
+
+def emit_merged(grammar: Grammar, tokens: SpecialTokens) -> str:
+    """The fast form: runs of characters are one lexeme where the lexer provably tells them apart.
+
+    Allows exactly what `emit_chars` does, and is that form where finding out would take too long.
+    Raises InvalidRequest (`field="grammar"`) as it does.
+    """
+    rules = _prepared(grammar, tokens)
+    return written(merged(rules) or rules, tokens)
 
 
 def _prepared(grammar: Grammar, tokens: SpecialTokens) -> Rules:

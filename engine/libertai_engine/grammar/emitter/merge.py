@@ -1,0 +1,231 @@
+"""Whole runs of a grammar as single lexemes, wherever that changes nothing.
+
+In: rules. Out: rules whose regular parts are `Lexeme` nodes. A mask then costs a look into a table
+of the lexer's states instead of a step of the parser per character of every token.
+
+What can change: the lexer takes the longest match and never takes it back. Let a grammar have lines
+of `name "=" number` and a line feed, with white space allowed behind the number: the lexer takes
+the line feed for white space, and the parse that needs it at the end of the line is lost.
+
+When nothing changes. Take a text of the grammar and the way it is cut into lexemes in one of its
+parses. The lexer cuts it in the same way if, at every end of a lexeme L in it, no lexeme M that the
+lexer looks for at the place where L began can go on: it must stop there, and the parser gets all
+lexemes that the text between is one of, L among them. It never stops earlier, because L itself goes
+on. So it is enough that
+
+    for no non-empty w in L and no first byte b of what may come behind L
+    does any lexeme M beside L have a text that begins with w·b.
+
+"May come behind" and "beside" are found in `follow`, both rather too large than too small; w and b
+in `automaton`. Bytes and not characters, since the lexer reads bytes: behind "a", of é and è only
+the second byte decides. If it holds, every parse is found, and every parse found is one of the
+grammar, as a lexeme stands for the texts of its part. Unfinished texts come out the same: both
+forms allow what can still become a text, since no lexeme has impossible parts. A token that a
+grammar names is to the lexer a byte of its own that no text has.
+
+Where it does not hold, M is cut around the item or option in which it goes on, and everything is
+checked anew. A part of one character never goes on, so in the end there is nothing to cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from libertai_engine.errors import InvalidRequest
+from libertai_engine.grammar.emitter.automaton import Budget, OverBudget, bits_of, explored
+from libertai_engine.grammar.emitter.follow import Order, ordered, side_by_side
+from libertai_engine.grammar.emitter.forest import (
+    EMPTY,
+    Choice,
+    Forest,
+    Lexeme,
+    Loop,
+    OneToken,
+    Series,
+    Text,
+    children,
+)
+from libertai_engine.grammar.emitter.regular import Regular
+from libertai_engine.grammar.emitter.rules import Rules
+
+# About a quarter of a second.
+MOST_STEPS = 400_000
+# llguidance follows the parts of a lexeme one by one, shared or not.
+LARGEST_LEXEME = 20_000
+# The first byte of no text, by which the lexer knows a token that is named.
+TOKEN_MARK = 1 << 0xFF
+
+
+def merged(rules: Rules, steps: int = MOST_STEPS) -> Rules | None:
+    """The rules with lexemes; None if that takes too many steps or makes too many nodes."""
+    merger = _Merger(rules, Budget(steps))
+    try:
+        return merger.merge()
+    except (OverBudget, InvalidRequest):
+        return None
+
+
+class _Merger:
+    """Cuts parts of rules until no lexeme goes on where another one ends.
+
+    Invariant: the pieces of a part in `_cuts` stand for the same texts as it does, and each is
+    smaller. A `Lexeme` stands for the non-empty texts of its part until the very end, when it
+    becomes one of the part without its empty text.
+    """
+
+    def __init__(self, rules: Rules, budget: Budget) -> None:
+        self._rules = rules
+        self._forest: Forest = rules.forest
+        self._budget = budget
+        self._regular = Regular(rules.forest)
+        self._cuts: dict[int, set[int]] = {}
+
+    def merge(self) -> Rules:
+        """Raises OverBudget."""
+        while True:
+            draft = self._drafted()
+            trouble = list(self._troubles(draft))
+            if not trouble:
+                return self._finished(draft)
+            for node, part in trouble:
+                self._cuts.setdefault(node, set()).add(part)
+
+    def _drafted(self) -> Rules:
+        known: dict[int, int] = {}
+        bodies = {rule: self._draft(body, known) for rule, body in self._rules.bodies.items()}
+        return Rules(self._forest, bodies, self._rules.root)
+
+    def _draft(self, root: int, known: dict[int, int]) -> int:
+        """The node with its uncut regular parts as lexemes. Pieces may be new nodes."""
+        todo = [root]
+        while todo:
+            node = todo[-1]
+            if node in known:
+                todo.pop()
+                continue
+            self._budget.spend(1)
+            if self._is_whole(node):
+                known[node] = self._as_lexeme(node)
+                continue
+            pieces = list(self._pieces(node))
+            new = [piece for piece in pieces if piece not in known]
+            todo.extend(new)
+            if not new:
+                known[node] = self._reassembled(node, [known[piece] for piece in pieces])
+        return known[root]
+
+    def _is_whole(self, node: int) -> bool:
+        is_one = node != EMPTY and self._regular.is_regular(node) and node not in self._cuts
+        return is_one and self._regular.size(node) <= LARGEST_LEXEME
+
+    def _as_lexeme(self, node: int) -> int:
+        lexeme = self._forest.lexeme(node)
+        return self._forest.loop(lexeme, 0, 1) if self._regular.is_nullable(node) else lexeme
+
+    def _pieces(self, node: int) -> Iterator[int]:
+        """What a node that is not one lexeme is made of, regular neighbours together."""
+        cuts = self._cuts_of(node)
+        match self._forest[node]:
+            case Text(text):
+                yield from map(self._forest.text, text)
+            case Series(items):
+                yield from map(self._forest.series, self._runs(items, cuts))
+            case Choice(options):
+                yield from map(self._forest.choice, self._groups(options, cuts))
+            case Loop(item, _, _):
+                yield item
+
+    def _cuts_of(self, node: int) -> set[int]:
+        """Around which of its items; around all if some are too large to be in a lexeme."""
+        below = children(self._forest[node])
+        is_large = any(self._regular.size(each) > LARGEST_LEXEME for each in [node, *below])
+        return set(range(len(below))) if is_large else self._cuts.get(node, set())
+
+    def _runs(self, items: Iterable[int], cuts: set[int]) -> Iterator[list[int]]:
+        run: list[int] = []
+        for at, item in enumerate(items):
+            if at not in cuts and self._regular.is_regular(item):
+                run.append(item)
+                continue
+            if run:
+                yield run
+                run = []
+            yield [item]
+        if run:
+            yield run
+
+    def _groups(self, options: Iterable[int], cuts: set[int]) -> Iterator[list[int]]:
+        group: list[int] = []
+        for at, option in enumerate(options):
+            if at not in cuts and self._regular.is_regular(option):
+                group.append(option)
+            else:
+                yield [option]
+        if group:
+            yield group
+
+    def _reassembled(self, node: int, pieces: list[int]) -> int:
+        match self._forest[node]:
+            case Choice():
+                return self._forest.choice(pieces)
+            case Loop(_, low, high):
+                return self._forest.loop(pieces[0], low, high)
+            case Text() | Series():
+                return self._forest.series(pieces)
+            case _:
+                return node
+
+    def _troubles(self, draft: Rules) -> Iterator[tuple[int, int]]:
+        """Which parts to cut, and around which of their items."""
+        order = ordered(draft, self._budget)
+        texts = [at for at, leaf in enumerate(order.leaves) if not self._is_token(leaf)]
+        parts = [self._part(order.leaves[at]) for at in texts]
+        if len(parts) == 1 and not order.after[texts[0]]:
+            return
+        yield from self._going_on(order, texts, parts)
+
+    def _going_on(
+        self, order: Order, texts: list[int], parts: list[int]
+    ) -> Iterator[tuple[int, int]]:
+        findings = explored(self._forest, parts, self._budget)
+        tokens = sum(1 << at for at, leaf in enumerate(order.leaves) if self._is_token(leaf))
+        first_bytes = [TOKEN_MARK] * len(order.leaves)
+        together = [tokens] * len(order.leaves)
+        for number, at in enumerate(texts):
+            first_bytes[at] = findings.first_bytes[number]
+            together[at] = sum(1 << texts[other] for other in bits_of(findings.together[number]))
+        beside = side_by_side(order, together, self._budget)
+        behind = [_union(first_bytes, order.after[at]) for at in texts]
+        for found in findings.going_on:
+            for number in bits_of(found.ended):
+                goes_on = found.leads & behind[number]
+                if goes_on and beside[texts[number]] >> texts[found.lexeme] & 1:
+                    yield parts[found.lexeme], found.part
+                    break
+
+    def _is_token(self, leaf: int) -> bool:
+        return isinstance(self._forest[leaf], OneToken)
+
+    def _part(self, leaf: int) -> int:
+        shape = self._forest[leaf]
+        assert isinstance(shape, Lexeme)
+        return shape.item
+
+    def _finished(self, draft: Rules) -> Rules:
+        """Every lexeme without its empty text."""
+        known: dict[int, int] = {}
+        for node in self._forest.below(draft.bodies.values()):
+            match self._forest[node]:
+                case Lexeme(item):
+                    known[node] = self._forest.lexeme(self._regular.non_empty(item))
+                case shape if node not in known:
+                    known[node] = self._forest.rebuilt(shape, lambda each: known.get(each, each))
+        bodies = {rule: known[body] for rule, body in draft.bodies.items()}
+        return Rules(self._forest, bodies, draft.root)
+
+
+def _union(sets: list[int], members: int) -> int:
+    union = 0
+    for each in bits_of(members):
+        union |= sets[each]
+    return union
