@@ -133,5 +133,5 @@ def named_once(tools: Sequence[Tool]) -> Sequence[Tool]:
 def _named_in(value: Mapping[str, Any]) -> Any:
     function = value.get("function")
     if isinstance(function, Mapping):
-        return function.get("name")
-    return value.get("name") or value.get("type")
+        return function.get("name") or ""
+    return value.get("name") or value.get("type") or ""
