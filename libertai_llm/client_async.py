@@ -7,13 +7,14 @@ is `target`'s rule, what they send is `plan`'s, how often they are tried the dri
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from libertai_llm import facts, plan
 from libertai_llm.call import Call
 from libertai_llm.drive_async import AsyncDriver
+from libertai_llm.embeddings import Vector, batches_of, check_texts, embedding_options
 from libertai_llm.errors import APIError
 from libertai_llm.params import infill_parts
 from libertai_llm.plan import Caller, Plan
@@ -67,6 +68,7 @@ class AsyncClient:
         self._is_http_ours = http_client is None
         self._transport, self._default = _connect(self._plan, http_client)
         self._driver = AsyncDriver(self._transport)
+        self._several: bool | None = None
 
     @property
     def target(self) -> str:
@@ -170,6 +172,38 @@ class AsyncClient:
         caller = Caller.of(session, self._default, timeouts)
         body = infill_parts(prefix, suffix, prompt, files)
         return self._driver.chunks(self._plan.infill(body, options, caller, is_stream=True))
+
+    async def embed(
+        self,
+        texts: Iterable[str],
+        *,
+        input_type: str | None = None,
+        truncate: bool = False,
+        dimensions: int | None = None,
+        batch_size: int = 32,
+        on_progress: Callable[[int], None] | None = None,
+        timeouts: Timeouts | float | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+    ) -> list[Vector]:
+        """A vector for each text, all of the same length.
+
+        `input_type` ("query" or "document") has our own server put in front what its model wants
+        there; `truncate` has it cut what is too long for the model, which is an error otherwise;
+        `dimensions` keeps the first so many numbers. `batch_size` texts are sent together, if the
+        server is known to take that; `on_progress` is told how many more are done. `timeouts` are
+        those of one request.
+        """
+        caller = Caller.of(None, self._default, timeouts)
+        options = embedding_options(input_type, truncate, dimensions, extra_body)
+        checked = check_texts(texts)
+        size = batch_size if len(checked) > 1 and await self._embeds_several() else 1
+        vectors: list[Vector] = []
+        for batch in batches_of(checked, size):
+            call = self._plan.embedding(batch, options, caller)
+            vectors += await self._driver.vectors(call, len(batch))
+            if on_progress is not None:
+                on_progress(len(batch))
+        return vectors
 
     @overload
     async def tokenize(
@@ -299,6 +333,13 @@ class AsyncClient:
 
     def _simple(self, path: str, body: JSON | None) -> Call:
         return self._plan.simple(path, body, Caller.of(None, self._default, None))
+
+    async def _embeds_several(self) -> bool:
+        """Whether texts may be sent together, asked for once."""
+        if self._several is None:
+            is_local = self._plan.endpoint is None
+            self._several = is_local or await self._takes_several()
+        return self._several
 
     async def _takes_several(self) -> bool:
         try:

@@ -6,7 +6,7 @@ is `target`'s rule, what they send is `plan`'s, how often they are tried is the 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Literal, overload
 
@@ -15,6 +15,7 @@ import requests
 from libertai_llm import facts, plan
 from libertai_llm.call import Call
 from libertai_llm.drive_sync import Driver
+from libertai_llm.embeddings import Vector, batches_of, check_texts, embedding_options
 from libertai_llm.errors import APIError
 from libertai_llm.http_sync import HTTPTransport
 from libertai_llm.params import infill_parts
@@ -64,6 +65,7 @@ class Client:
         self._is_session_ours = session is None
         self._transport, self._default = _connect(self._plan, session)
         self._driver = Driver(self._transport)
+        self._several: bool | None = None
 
     @property
     def target(self) -> str:
@@ -163,6 +165,38 @@ class Client:
         caller = Caller.of(session, self._default, timeouts)
         body = infill_parts(prefix, suffix, prompt, files)
         return self._driver.chunks(self._plan.infill(body, options, caller, is_stream=True))
+
+    def embed(
+        self,
+        texts: Iterable[str],
+        *,
+        input_type: str | None = None,
+        truncate: bool = False,
+        dimensions: int | None = None,
+        batch_size: int = 32,
+        on_progress: Callable[[int], None] | None = None,
+        timeouts: Timeouts | float | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+    ) -> list[Vector]:
+        """A vector for each text, all of the same length.
+
+        `input_type` ("query" or "document") has our own server put in front what its model wants
+        there; `truncate` has it cut what is too long for the model, which is an error otherwise;
+        `dimensions` keeps the first so many numbers. `batch_size` texts are sent together, if the
+        server is known to take that; `on_progress` is told how many more are done. `timeouts` are
+        those of one request.
+        """
+        caller = Caller.of(None, self._default, timeouts)
+        options = embedding_options(input_type, truncate, dimensions, extra_body)
+        checked = check_texts(texts)
+        size = batch_size if len(checked) > 1 and self._embeds_several() else 1
+        vectors: list[Vector] = []
+        for batch in batches_of(checked, size):
+            call = self._plan.embedding(batch, options, caller)
+            vectors += self._driver.vectors(call, len(batch))
+            if on_progress is not None:
+                on_progress(len(batch))
+        return vectors
 
     @overload
     def tokenize(
@@ -292,6 +326,13 @@ class Client:
 
     def _simple(self, path: str, body: JSON | None) -> Call:
         return self._plan.simple(path, body, Caller.of(None, self._default, None))
+
+    def _embeds_several(self) -> bool:
+        """Whether texts may be sent together, asked for once."""
+        if self._several is None:
+            is_local = self._plan.endpoint is None
+            self._several = is_local or self._takes_several()
+        return self._several
 
     def _takes_several(self) -> bool:
         try:

@@ -11,6 +11,7 @@ from contextlib import aclosing
 
 from libertai_llm.assembly import Assembler
 from libertai_llm.call import Call
+from libertai_llm.embeddings import Vector, read_vectors
 from libertai_llm.errors import LibertaiError
 from libertai_llm.several import read_several
 from libertai_llm.transport import AsyncTransport, Reply
@@ -42,6 +43,15 @@ class AsyncDriver:
             for each in completions:
                 call.succeed(each)
         return completions
+
+    async def vectors(self, call: Call, count: int) -> list[Vector]:
+        """An embedding of each of the call's texts."""
+        with call:
+            while True:
+                try:
+                    return read_vectors(await self.once(call), count)
+                except LibertaiError as error:
+                    await _pause(call.pause_after(error))
 
     async def chunks(self, call: Call) -> AsyncGenerator[CompletionChunk, None]:
         """A completion in chunks."""

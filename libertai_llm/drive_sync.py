@@ -12,6 +12,7 @@ from contextlib import closing
 
 from libertai_llm.assembly import Assembler
 from libertai_llm.call import Call
+from libertai_llm.embeddings import Vector, read_vectors
 from libertai_llm.errors import LibertaiError
 from libertai_llm.several import read_several
 from libertai_llm.transport import Reply, Transport
@@ -43,6 +44,15 @@ class Driver:
             for each in completions:
                 call.succeed(each)
         return completions
+
+    def vectors(self, call: Call, count: int) -> list[Vector]:
+        """An embedding of each of the call's texts."""
+        with call:
+            while True:
+                try:
+                    return read_vectors(self.once(call), count)
+                except LibertaiError as error:
+                    time.sleep(call.pause_after(error))
 
     def chunks(self, call: Call) -> Generator[CompletionChunk, None, None]:
         """A completion in chunks."""

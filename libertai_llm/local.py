@@ -48,7 +48,7 @@ class LocalTransport:
         self, method: str, path: str, body: JSON | None, *, session: Session, timeouts: Timeouts
     ) -> Reply:
         """One answer. Raises `LibertaiError`."""
-        api = self._lease.api()
+        api = self._lease.api(path)
         if timeouts != Timeouts.unlimited():
             limited = _AsyncCalls(self._lease)
             return self._loop.run(limited.request(method, path, body, session, timeouts))
@@ -60,7 +60,7 @@ class LocalTransport:
         self, path: str, body: JSON, *, session: Session, timeouts: Timeouts
     ) -> Generator[JSON, None, None]:
         """The JSON objects of a stream; closing it frees the slot."""
-        api = self._lease.api()
+        api = self._lease.api(path)
         if timeouts != Timeouts.unlimited():
             limited = _AsyncCalls(self._lease)
             yield from self._loop.iterate(limited.stream(path, body, session, timeouts))
@@ -118,10 +118,14 @@ class _AsyncCalls:
     async def request(
         self, method: str, path: str, body: JSON | None, session: Session, timeouts: Timeouts
     ) -> Reply:
-        api = await asyncio.to_thread(self._lease.api)
+        api = await asyncio.to_thread(self._lease.api, path)
         session.on_answer_from(f"engine:{self._lease.name}")
         with _engine_errors(api):
-            answering = {"/completion": api.acomplete, "/infill": api.ainfill}.get(path)
+            answering = {
+                "/completion": api.acomplete,
+                "/infill": api.ainfill,
+                "/embedding": api.aembed,
+            }.get(path)
             if method == "POST" and answering is not None:
                 work = answering(body)
             else:
@@ -132,7 +136,7 @@ class _AsyncCalls:
     async def stream(
         self, path: str, body: JSON, session: Session, timeouts: Timeouts
     ) -> AsyncGenerator[JSON, None]:
-        api = await asyncio.to_thread(self._lease.api)
+        api = await asyncio.to_thread(self._lease.api, path)
         session.on_answer_from(f"engine:{self._lease.name}")
         deadlines = Deadlines(timeouts)
         with _engine_errors(api):
@@ -167,6 +171,7 @@ def _route(api: Any, method: str, path: str, body: JSON | None) -> Reply:
         "/detokenize": api.detokenize,
         "/infill": api.infill,
         "/apply-template": api.apply_template,
+        "/embedding": api.embed,
     }
     without_body = {
         "/props": api.props,
@@ -193,14 +198,14 @@ def _monitor(api: Any) -> Any:
     """What answers for the slots."""
     from libertai_engine.monitoring import Monitor
 
-    return Monitor(api.engine)
+    return Monitor(api.chat_engine, embedder=api.embedder)
 
 
 def _openai(api: Any) -> Any:
     """What answers for the models."""
     from libertai_engine.openai_api import OpenAIAPI
 
-    return OpenAIAPI(api.engine)
+    return OpenAIAPI(api.chat_engine, embedder=api.embedder)
 
 
 def _stream_route(api: Any, path: str) -> Callable[[JSON], Iterator[JSON]]:
@@ -218,7 +223,7 @@ def _engine_errors(api: Any) -> Iterator[None]:
         yield
     except EngineError as error:
         found = engine_error(error.status, error.to_json(), getattr(error, "retry_after", None))
-        found.is_retryable = found.is_retryable and api.engine.is_alive
+        found.is_retryable = found.is_retryable and api.is_alive
         raise found from error
 
 

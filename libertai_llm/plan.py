@@ -21,7 +21,7 @@ from libertai_llm.target import resolve_target
 from libertai_llm.timeouts import Timeouts
 from libertai_llm.types import Health, TokenPiece, tokens_of
 
-COMPLETION, INFILL = "/completion", "/infill"
+COMPLETION, INFILL, EMBEDDING = "/completion", "/infill", "/embedding"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -106,6 +106,11 @@ class Plan:
     ) -> Call:
         """A call of `/infill`, `parts` being those of `infill_parts`. Raises `OptionError`."""
         return self._call(INFILL, infill_body(parts, options, is_stream), caller)
+
+    def embedding(self, texts: Sequence[str], options: Mapping[str, Any], caller: Caller) -> Call:
+        """A call of `/embedding` for checked texts; a single one is sent as every server knows."""
+        content = texts[0] if len(texts) == 1 else list(texts)
+        return self._call(EMBEDDING, {**options, "content": content}, caller)
 
     def simple(self, path: str, body: dict[str, Any] | None, caller: Caller) -> Call:
         """A call of a route without a slot: POST if there is a body, else GET."""

@@ -62,9 +62,12 @@ def _endpoint(
 def _check_engine(engine: Any) -> Any:
     if isinstance(engine, os.PathLike):
         engine = os.fspath(engine)
-    is_engine = hasattr(engine, "submit") and hasattr(engine, "tokenizer")
+    is_engine = hasattr(engine, "tokenizer") and (
+        hasattr(engine, "submit") or hasattr(engine, "aembed")
+    )
     if not is_engine and not (isinstance(engine, str) and engine):
         raise InvalidOption(
-            "`engine` must be a folder, a hub id, a GGUF file, 'demo' or an Engine", field="engine"
+            "`engine` must be a folder, a hub id, a GGUF file, 'demo', an Engine or an Embedder",
+            field="engine",
         )
     return engine

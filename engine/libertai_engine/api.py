@@ -74,6 +74,12 @@ class CompletionAPI:
         """Whether bodies may carry images."""
         return self.chat_engine is not None and self.chat_engine.sees_images
 
+    @property
+    def is_alive(self) -> bool:
+        """True while requests are accepted."""
+        parts = [each for each in (self.chat_engine, self.embedder) if each is not None]
+        return all(each.is_alive for each in parts)
+
     def wants_stream(self, body: Any) -> bool:
         """Whether a body asks to be answered by `stream` or `infill_stream`."""
         wish: bool = Body(body).get("stream", to_bool, False)
@@ -215,8 +221,7 @@ class CompletionAPI:
 
     def health(self) -> dict[str, Any]:
         """`GET /health`. Raises `EngineUnavailable` if no request can be answered any more."""
-        parts = [each for each in (self.chat_engine, self.embedder) if each is not None]
-        if not all(each.is_alive for each in parts):
+        if not self.is_alive:
             raise EngineUnavailable("the engine is closed")
         return {"status": "ok"}
 

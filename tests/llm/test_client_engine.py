@@ -326,7 +326,7 @@ class CountingEngine:
         self.is_closed = True
 
 
-def test_engines_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engines_are_counted() -> None:
     """Loaded once, closed with the last user, loaded again after that; failures leave nothing."""
     loaded: list[CountingEngine] = []
 
@@ -336,8 +336,7 @@ def test_engines_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
         loaded.append(CountingEngine())
         return loaded[-1]
 
-    monkeypatch.setattr("libertai_llm.engines.load_engine", load)
-    engines = SharedEngines()
+    engines = SharedEngines(load)
     assert engines.acquire("a") is engines.acquire("a") is loaded[0]
     engines.release("a")
     assert not loaded[0].is_closed
