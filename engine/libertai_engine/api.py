@@ -237,6 +237,7 @@ class CompletionAPI:
             context_size=engine.context_size,
             system_ids=system.token_ids,
             vision=engine.vision,
+            grammars=engine.grammars,
         )
         call = parse(fields, engine.tokenizer, limits)
         if asked_system is not None:  # requests after this one see it, running ones do not

@@ -31,7 +31,9 @@ class EngineConfig:
     `batch_size` is the most tokens one step evaluates; `prefix_store_bytes` bounds the host memory
     that keeps prefixes which lost their slot, `feature_bytes` the device memory that keeps what
     the model made of the latest images; `threads` is torch's number of CPU threads, one for
-    the whole process. Raises `InvalidRequest` naming the field.
+    the whole process. With `forces_tokens`, text that a grammar leaves no choice about is
+    appended at once instead of being sampled token by token. Raises `InvalidRequest` naming the
+    field.
     """
 
     model: str = "demo"
@@ -47,6 +49,7 @@ class EngineConfig:
     feature_bytes: int = 1 << 28
     local_files_only: bool = False
     slot_folder: Path | None = None
+    forces_tokens: bool = True
 
     def __post_init__(self) -> None:
         _require(bool(self.model), "model", "must name a folder, a hub id, a GGUF file or 'demo'")
@@ -61,9 +64,6 @@ class EngineConfig:
         _require(self.feature_bytes >= 0, "feature_bytes", "must be at least 0")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerConfig:
-    """One HTTP server in front of one engine. Sizes in bytes, times in seconds.
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingConfig:
     """One embedding model: which, on which device, and how a text's tokens become one vector.
@@ -95,6 +95,9 @@ class EmbeddingConfig:
         _require(self.max_queue >= 1, "max_queue", "must be at least 1")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """One HTTP server in front of one engine. Sizes in bytes, times in seconds.
 
     `max_image_body_bytes` counts instead of `max_body_bytes` where the model is shown images.
     `cors_origins` are the web pages that may read answers ("*": all; none: pages of this machine).

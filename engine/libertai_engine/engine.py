@@ -11,6 +11,7 @@ import sys
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,6 +25,8 @@ from libertai_engine.errors import (
     InvalidRequest,
     SlotFileError,
 )
+from libertai_engine.grammar.compiler import GrammarCompiler
+from libertai_engine.grammar.vocabulary import TokenFacts, TokenVocabulary
 from libertai_engine.model.features import FeatureTable
 from libertai_engine.model.images import Blindness, ImageReader
 from libertai_engine.model.loader import LoadedModel, load_model
@@ -44,7 +47,7 @@ class Engine:
 
     Safe to use from many threads and event loops at once. Closing it (or forgetting it, or leaving
     the interpreter) ends every open stream. An engine does not survive `os.fork`: use it in the
-    process that made it.
+    process that made it. `grammars` compiles what a `Request` is to be held to.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Engine:
             max_queue=config.max_queue,
             store_bytes=config.prefix_store_bytes,
         )
+        self.grammars = GrammarCompiler(partial(token_vocabulary, tokenizer, runner.vocab_size))
         self._finalizer = weakref.finalize(self, self._worker.close)
 
     @property
@@ -125,9 +129,13 @@ class Engine:
         if not self._can_shift:  # where the context ends, so does the answer
             requests = tuple(replace(each, can_shift=False) for each in requests)
         stream = Stream(on_abort=self._on_abort, num_sequences=len(requests))
-        sequences = [Sequence(each, self.tokenizer, self.context_size) for each in requests]
+        sequences = [self._sequence(each) for each in requests]
         self._worker.submit(sequences, stream)
         return stream
+
+    def _sequence(self, request: Request) -> Sequence:
+        forces = self.config.forces_tokens
+        return Sequence(request, self.tokenizer, self.context_size, forces_tokens=forces)
 
     def save_slot(self, slot: int, path: Path) -> SlotFile:
         """Write what a slot holds to a safetensors file, as soon as nobody runs in it.
@@ -234,3 +242,15 @@ def load_engine(config: EngineConfig | str, *, progress: bool | None = None) -> 
         features=FeatureTable(eyes.features, config.feature_bytes) if eyes else None,
     )
     return Engine(runner, Tokenizer(model.tokenizer, eos_ids=model.eos_ids), config, model)
+
+
+def token_vocabulary(tokenizer: Tokenizer, size: int) -> TokenVocabulary:
+    """The tokens that grammars are matched in; takes a second for a hundred thousand of them."""
+    facts = TokenFacts(
+        pieces=[tokenizer.token_bytes(each) for each in range(tokenizer.vocab_size)],
+        control=tokenizer.control_tokens,
+        end_ids=tokenizer.eos_ids,
+        encode=tokenizer.encode_behind,
+        find=tokenizer.find_token,
+    )
+    return TokenVocabulary(facts, size)

@@ -30,6 +30,13 @@ class InvalidRequest(EngineError):
         self.field = field
 
 
+class NoTokenPossible(InvalidRequest):
+    """Biases and a grammar together forbid every token there is."""
+
+    def __init__(self) -> None:
+        super().__init__("no token possible")
+
+
 class ContextOverflow(InvalidRequest):
     """The prompt has more tokens than one slot's context holds."""
 

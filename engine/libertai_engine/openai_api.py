@@ -110,7 +110,11 @@ class OpenAIAPI:
 
     async def _parse(self, body: Any, parse: Parse) -> OpenAICall:
         engine = self.engine
-        limits = Limits(num_slots=engine.num_slots, context_size=engine.context_size)
+        limits = Limits(
+            num_slots=engine.num_slots,
+            context_size=engine.context_size,
+            grammars=engine.grammars,
+        )
         try:
             return await asyncio.to_thread(parse, body, engine.tokenizer, limits)
         except NotSupported as error:
@@ -150,10 +154,6 @@ class OpenAIAPI:
         }
 
 
-def _answers(deltas: Sequence[Delta], count: int) -> list[Answer]:
-    by_index: list[list[Delta]] = [[] for _ in range(count)]
-    for delta in deltas:
-        by_index[delta.index].append(delta)
 def _chat_facts(engine: Engine) -> dict[str, int]:
     facts = {"n_vocab": engine.tokenizer.vocab_size, "n_ctx": engine.context_size}
     loaded = engine.model
@@ -174,4 +174,8 @@ def _embedder_facts(embedder: Embedder) -> dict[str, int]:
     }
 
 
+def _answers(deltas: Sequence[Delta], count: int) -> list[Answer]:
+    by_index: list[list[Delta]] = [[] for _ in range(count)]
+    for delta in deltas:
+        by_index[delta.index].append(delta)
     return [Answer.of(each) for each in by_index]

@@ -110,9 +110,11 @@ class Scheduler:
         self.waiting = still_waiting
 
     def _fill_batch(self) -> Step:
-        """Every decoding row (one token each); what is left of the budget goes to prefill."""
+        """Every decoding row (one token each); what is left of the budget goes to longer rows."""
         decoding = [each for each in self.running if each.num_left == 1]
         prefilling = [each for each in self.running if each.num_left > 1]
+        # What a grammar has forced goes before prompts: somebody reads that answer already.
+        prefilling.sort(key=lambda each: not each.sequence.num_generated)
         # NOTE: at least one token, or a full set of decoding rows would starve new prompts.
         budget = max(1, self._batch_size - len(decoding))
         rows, owners = [each.row(1) for each in decoding], decoding

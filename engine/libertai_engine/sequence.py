@@ -1,6 +1,6 @@
 """One request: what was asked (`Request`, frozen) and its running state (`Sequence`).
 
-In: a `Request` from `wire`, then one `SampledToken` a step. Out: a `Delta` a token, the last one
+In: a `Request` from `wire`, then one `SampledToken` a step. Out: a `Delta` a step, the last one
 carrying a `Finish`. Text leaves only when it is whole UTF-8 and no stop word can be hidden in it.
 """
 
@@ -10,9 +10,10 @@ import enum
 import secrets
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from libertai_engine.config import MIN_CONTEXT
+from libertai_engine.grammar.compiler import CompiledGrammar
 from libertai_engine.model.images import PromptImage, is_image_id
 from libertai_engine.sampling.sampler import SampledToken, SamplerState
 from libertai_engine.sampling_params import SamplingParams
@@ -42,7 +43,7 @@ class Request:
     `index` numbers requests that are submitted together. With `can_shift`, an answer that has a
     limit goes on when the context is full: of the tokens behind the first `num_keep` + 1 the older
     half is dropped. `is_cut` says that the prompt was shortened to fit. `images` are those whose
-    ids are in the prompt.
+    ids are in the prompt. The answer is a text of `grammar`, if there is one.
     """
 
     prompt_ids: tuple[int, ...]
@@ -56,6 +57,7 @@ class Request:
     can_shift: bool = False
     is_cut: bool = False
     images: tuple[PromptImage, ...] = ()
+    grammar: CompiledGrammar | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,10 @@ class Delta:
     finish: Finish | None = None
     index: int = 0
 
+    def followed_by(self, other: Delta) -> Delta:
+        """Both as one."""
+        return replace(other, text=self.text + other.text, tokens=self.tokens + other.tokens)
+
 
 @dataclass(frozen=True, slots=True)
 class _Held:
@@ -125,13 +131,23 @@ class Sequence:
     held here.
     """
 
-    def __init__(self, request: Request, tokenizer: Tokenizer, context_size: int) -> None:
+    def __init__(
+        self,
+        request: Request,
+        tokenizer: Tokenizer,
+        context_size: int,
+        *,
+        forces_tokens: bool = True,
+    ) -> None:
         seed = request.sampling.seed
         self.request = request
         self.seed = secrets.randbits(32) if seed is None else seed
         self.token_ids = list(request.prompt_ids)
         self.finish: Finish | None = None
         self.num_generated = 0  # the end-of-sequence token included
+        self._matcher = request.grammar.matcher() if request.grammar else None
+        is_told = request.sampling.num_probs > 0 or request.sampling.num_logprobs is not None
+        self._may_force = forces_tokens and not is_told  # a forced token has no probability
         self.sampler_state = SamplerState(
             request.sampling,
             # What an image is made of is neither repeated nor penalised.
@@ -140,6 +156,7 @@ class Sequence:
             context_size=context_size,
             eos_ids=tokenizer.eos_ids,
             newline_id=tokenizer.newline_id,
+            mask=self._matcher,
             piece_of=tokenizer.token_bytes,
         )
         self._eos_ids = frozenset() if request.sampling.ignore_eos else tokenizer.eos_ids
@@ -151,6 +168,7 @@ class Sequence:
         self._num_sent = 0  # characters handed out
         self._slot = -1
         self._num_cached = 0
+        self._num_in_cache = len(request.prompt_ids)
         self._has_shifted = False
         self._placed_at = self._first_token_at = time.perf_counter()
 
@@ -175,17 +193,54 @@ class Sequence:
         return self._end(FinishReason.LIMIT)
 
     def accept(self, token: SampledToken) -> Delta:
-        """Take the next token; returns what may be shown, with a `Finish` if that was the last."""
+        """Take the next token, and behind it what the grammar leaves no choice about.
+
+        Returns what may be shown, with a `Finish` if that was the last. Raises `InvalidRequest` if
+        the grammar cannot be followed any further.
+        """
         if not self.num_generated:
             self._first_token_at = time.perf_counter()
+        self._num_in_cache = len(self.token_ids)
+        delta = self._take(token)
+        forced = [] if delta.finish else self._forced()
+        for token_id in forced:
+            delta = delta.followed_by(self._take(SampledToken(token_id)))
+            if delta.finish is not None:
+                break
+        return delta
+
+    def give_up(self) -> Delta | None:
+        """End here because no token is possible; None if the grammar, or its absence, forbids."""
+        if self._matcher is None or not self._matcher.is_complete:
+            return None
+        self._num_in_cache = len(self.token_ids)
+        return self._end(FinishReason.EOS)
+
+    def _forced(self) -> list[int]:
+        """Tokens that must come next: as many as the limit allows, and never the one that fills
+        the context, so that a shift finds all others evaluated."""
+        if self._matcher is None or not self._may_force:
+            return []
+        room = self._context_size - 1 - len(self.token_ids)
+        limit = self.request.max_tokens
+        return self._matcher.forced(
+            room if limit is None else min(room, limit - self.num_generated)
+        )
+
+    def _take(self, token: SampledToken) -> Delta:
+        """One token more."""
         self.token_ids.append(token.token_id)
         self.num_generated += 1
         self.sampler_state.accept(token.token_id)
         if token.token_id in self._eos_ids:
             return self._end(FinishReason.EOS)
+        if self._matcher is not None:
+            self._matcher.accept(token.token_id)
         found = self._stop_matcher.push(self._decode(token))
         if found.word is not None:
             return self._end(FinishReason.WORD, found.text, found.word)
+        if self._matcher is not None and self._matcher.is_finished:
+            return self._end(FinishReason.EOS, found.text)
         if self._is_at_limit():
             return self._end(FinishReason.LIMIT, found.text)
         return self._delta(found.text)
@@ -260,8 +315,7 @@ class Sequence:
             num_prompt_tokens=self.num_prompt_tokens,
             num_cached=self._num_cached,
             num_generated=self.num_generated,
-            # The last token was sampled, not evaluated.
-            num_in_cache=len(self.token_ids) - (self.num_generated > 0),
+            num_in_cache=self._num_in_cache,
             truncated=is_short or self._has_shifted or self.request.is_cut,
             timings=Timings(
                 prompt_ms=1e3 * (self._first_token_at - self._placed_at),

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Generic, Protocol
+from typing import Any, Generic, Protocol
 
 from libertai_engine.prefixes import Copy, PrefixStore, StoredPrefix, common_prefix_length
 
@@ -60,6 +61,24 @@ class Slot:
     def reusable_ids(self) -> list[int]:
         """The tokens whose KV is right for any prompt that begins with them."""
         return self.token_ids if self.num_pure is None else self.token_ids[: self.num_pure]
+
+
+@dataclass(frozen=True, slots=True)
+class SlotJob:
+    """Something to do with a slot, in the engine's thread, while nobody runs in it."""
+
+    slot: int
+    work: Callable[[SlotPool[Any]], Any]
+    done: Future[Any]
+
+    def run(self, slots: SlotPool[Any]) -> None:
+        """Do it, unless nobody waits for it any more."""
+        if not self.done.set_running_or_notify_cancel():
+            return
+        try:
+            self.done.set_result(self.work(slots))
+        except Exception as error:  # belongs to whoever waits for the job
+            self.done.set_exception(error)
 
 
 class SlotPool(Generic[Copy]):

@@ -15,7 +15,8 @@ from libertai_engine.scheduler import Step
 class Totals:
     """Sums over all steps.
 
-    `num_prompt_tokens` were evaluated (what came from a cache was not), `num_generated` sampled.
+    `num_prompt_tokens` were evaluated (what came from a cache was not), `num_generated` became
+    answers.
     A step's seconds are shared out between the two by the tokens it evaluated for each.
     `num_busy_slots` over `num_steps` is the mean size of a batch in sequences; `most_tokens` is the
     longest that a slot has been.
@@ -53,7 +54,7 @@ class Tally:
         self._begun = time.perf_counter()
 
     def end(self, step: Step, num_generated: int) -> None:
-        """The step has run, and this many tokens were sampled."""
+        """The step has run, and answers grew by this many tokens."""
         seconds = time.perf_counter() - self._begun
         prompt_seconds = seconds * self._num_prompt_tokens / self._num_evaluated
         longest = max(len(owner.slot.token_ids) for owner in step.owners)

@@ -23,12 +23,13 @@ from libertai_engine.errors import (
     EngineUnavailable,
     GenerationFailed,
     InvalidRequest,
+    NoTokenPossible,
 )
 from libertai_engine.model.batch import Batch
 from libertai_engine.sampling.sampler import SampledToken, Sampler
 from libertai_engine.scheduler import Running, Scheduler, Step
-from libertai_engine.sequence import Sequence
-from libertai_engine.slots import Lanes, SlotPool
+from libertai_engine.sequence import Delta, Sequence
+from libertai_engine.slots import Lanes, SlotJob, SlotPool
 from libertai_engine.stream import Stream
 from libertai_engine.tally import Tally, Totals
 
@@ -88,23 +89,6 @@ class SlotStatus:
     num_generated: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """Something to do with a slot, in the engine's thread, while nobody runs in it."""
-
-    slot: int
-    work: Callable[[SlotPool[Any]], Any]
-    done: Future[Any]
-
-    def run(self, slots: SlotPool[Any]) -> None:
-        if not self.done.set_running_or_notify_cancel():
-            return
-        try:
-            self.done.set_result(self.work(slots))
-        except Exception as error:  # belongs to whoever waits for the job
-            self.done.set_exception(error)
-
-
 class Worker:
     """The engine's thread and everything only it may touch.
 
@@ -123,7 +107,7 @@ class Worker:
         self._streams: dict[Sequence, Stream] = {}
         self._capacity = runner.num_slots + max_queue
         self._inbox: deque[tuple[Sequence, Stream]] = deque()
-        self._jobs: list[_Job] = []
+        self._jobs: list[SlotJob] = []
         # NOTE: no `threading.Condition`: a Ctrl-C inside its Python code can leave it locked for
         # ever. A C lock in a `with` and a C queue as the bell cannot be broken like that.
         self._lock = threading.RLock()
@@ -191,7 +175,7 @@ class Worker:
 
     def submit_job(self, slot: int, work: Callable[[SlotPool[Any]], Any]) -> Future[Any]:
         """Have `work` done with the slots as soon as nobody runs in `slot`."""
-        job = _Job(slot, work, Future())
+        job = SlotJob(slot, work, Future())
         with self._lock:
             if not self.is_alive:
                 raise EngineUnavailable("the engine is closed")
@@ -246,11 +230,15 @@ class Worker:
         self._tally.begin(step)
         logits = self._run(step)
         complete = [owner for owner in step.owners if owner.num_left == 0]
-        tokens = self._sample(complete, logits)
+        num_before = sum(owner.sequence.num_generated for owner in complete)
+        news = [
+            (owner, self._advance(owner, token)) for owner, token in self._sample(complete, logits)
+        ]
         # Before anybody hears of them: who has his answer finds it counted.
-        self._tally.end(step, sum(isinstance(token, SampledToken) for _, token in tokens))
-        for owner, token in tokens:
-            self._deliver(owner, token)
+        num_after = sum(owner.sequence.num_generated for owner in complete)
+        self._tally.end(step, num_after - num_before)
+        for owner, each in news:
+            self._deliver(owner, each)
 
     def _sample(
         self, complete: Several[Running], logits: torch.Tensor
@@ -298,14 +286,29 @@ class Worker:
                 self._scheduler.commit(alone)
         return torch.cat(results) if results else torch.empty(0, 0)
 
-    def _deliver(self, owner: Running, token: SampledToken | EngineError | None) -> None:
-        """Hand a token to its sequence and what comes of it to the reader."""
-        if isinstance(token, EngineError):
-            self._fail(owner, token)
-            return
+    def _advance(
+        self, owner: Running, token: SampledToken | EngineError | None
+    ) -> Delta | EngineError:
+        """Hand a token to its sequence; what comes of it."""
         sequence = owner.sequence
-        delta = sequence.finish_prefill() if token is None else sequence.accept(token)
-        stream = self._streams[sequence]
+        try:
+            if token is None:
+                return sequence.finish_prefill()
+            if isinstance(token, NoTokenPossible):
+                return sequence.give_up() or token
+            return token if isinstance(token, EngineError) else sequence.accept(token)
+        except EngineError as error:
+            return error
+        except Exception:
+            logger.exception("slot %d: a token could not be taken", owner.slot.index)
+            return GenerationFailed("a token could not be taken")
+
+    def _deliver(self, owner: Running, delta: Delta | EngineError) -> None:
+        """Hand what came of a step to the reader."""
+        if isinstance(delta, EngineError):
+            self._fail(owner, delta)
+            return
+        stream = self._streams[owner.sequence]
         if delta.finish is not None:
             self._retire(owner)
         elif not self._make_room(owner):

@@ -211,7 +211,7 @@ WRONG_TEXT: list[tuple[dict[str, Any], str]] = [
 ]
 UNSUPPORTED: list[dict[str, Any]] = [
     {"response_format": {"type": "json_object"}},
-    {"response_format": {"type": "json_schema", "json_schema": {}}},
+    {"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}},
     {"grammar": 'root ::= "a"'},
     {"json_schema": {"type": "object"}},
     {"system_prompt": {"prompt": "x"}},

@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from libertai_engine.errors import InvalidRequest, NotSupported
+from libertai_engine.openai_wire.response_format import FIELD, parse_response_format
 from libertai_engine.sequence import Request
 from libertai_engine.text.fim import Gap, encode_gap
 from libertai_engine.text.tokenizer import Tokenizer
 from libertai_engine.wire.coerce import UINT32_MAX, Body, to_bool, to_int, to_str, wrong
+from libertai_engine.wire.constraints import compile_schema
 from libertai_engine.wire.messages import parse_chat
 from libertai_engine.wire.parse import Limits, parse_completion
 from libertai_engine.wire.prompts import MAX_PROMPTS, encode_prompt, split_prompts
@@ -154,8 +156,9 @@ def _call(body: Body, asked: _Asked, tokenizer: Tokenizer, limits: Limits) -> Op
     # NOTE: a prompt is never cut on these routes, and no system prompt stands before it.
     options = _llama_options(body, asked)
     parsed = parse_completion(options, tokenizer, replace(limits, system_ids=()))
+    requests = _shaped(parsed.requests, body, limits)
     return OpenAICall(
-        requests=_choices(parsed.requests, num_choices, asked.num_logprobs),
+        requests=_choices(requests, num_choices, asked.num_logprobs),
         num_choices=num_choices,
         echoes=asked.echoes,
         field=asked.field,
@@ -164,13 +167,19 @@ def _call(body: Body, asked: _Asked, tokenizer: Tokenizer, limits: Limits) -> Op
     )
 
 
+def _shaped(requests: Sequence[Request], body: Body, limits: Limits) -> Sequence[Request]:
+    """The requests, held to what `response_format` says."""
+    schema = parse_response_format(body)
+    if schema is None:
+        return requests
+    grammar = compile_schema(body, limits.grammars, FIELD, schema)
+    return [replace(each, grammar=grammar) for each in requests]
+
+
 def _refuse_unsupported(body: Body) -> None:
     for name in _UNSUPPORTED:
         if body.fields.get(name):
             raise _unsupported(name)
-    response_format = body.get("response_format", _to_object, {})
-    if response_format.get("type", "text") != "text":
-        raise _unsupported("response_format", "other than text")
 
 
 def _unsupported(name: str, which: str = "") -> NotSupported:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from libertai_engine.errors import EngineError, GenerationFailed, InvalidRequest
+from libertai_engine.errors import EngineError, GenerationFailed, NoTokenPossible
 from libertai_engine.sampling.candidates import Candidates, all_candidates, top_candidates
 from libertai_engine.sampling.chain import Chain, Start, run
 from libertai_engine.sampling.head import HEAD, head_candidates
@@ -19,16 +19,23 @@ from libertai_engine.sampling.transforms import probabilities
 from libertai_engine.sampling.uniform import uniform
 
 Outcome = SampledToken | EngineError
+FIRST, AGAIN = 0, 2  # streams of random numbers: for the first draw of a token, and for a second
 
 
-def choose(logits: torch.Tensor, states: Sequence[SamplerState]) -> list[Outcome]:
-    """Choose for `logits` `[rows, vocab]`; the chains of `states` are of one kind, or all None."""
+def choose(
+    logits: torch.Tensor, states: Sequence[SamplerState], *, numbers: int = FIRST
+) -> list[Outcome]:
+    """Choose for `logits` `[rows, vocab]`; the chains of `states` are of one kind, or all None.
+
+    `numbers` is the stream of random numbers to draw with. Only rows that are not filtered are
+    drawn for more than once.
+    """
     chains = _chains(states)
     if not chains:
         return _take_best(logits, states)
     start = chains[0].start
     if start is Start.UNSORTED:
-        return _draw_unfiltered(logits, states)
+        return _draw_unfiltered(logits, states, numbers)
     if start is Start.BEST:
         width = max(chain.width for chain in chains)
         return _draw_filtered(top_candidates(logits, width), states)
@@ -45,7 +52,7 @@ def _error(best: float) -> EngineError | None:
     """What is wrong with a row whose largest logit is `best`; NaN anywhere makes that NaN."""
     if math.isnan(best) or best == math.inf:
         return GenerationFailed("the model's logits are not finite numbers")
-    return InvalidRequest("no token possible") if best == -math.inf else None
+    return NoTokenPossible() if best == -math.inf else None
 
 
 def _take_best(logits: torch.Tensor, states: Sequence[SamplerState]) -> list[Outcome]:
@@ -59,13 +66,15 @@ def _take_best(logits: torch.Tensor, states: Sequence[SamplerState]) -> list[Out
     ]
 
 
-def _draw_unfiltered(logits: torch.Tensor, states: Sequence[SamplerState]) -> list[Outcome]:
+def _draw_unfiltered(
+    logits: torch.Tensor, states: Sequence[SamplerState], numbers: int
+) -> list[Outcome]:
     """Draw from the whole vocabulary, in the order of the ids: no order is needed."""
     values = logits.cpu().double()
     best = values.amax(dim=-1, keepdim=True)
     heats = [chain.heat for chain in _chains(states)]
     heat = torch.tensor(heats, dtype=torch.float64)[:, None]
-    columns = _draw_columns(((values - best) / heat).exp(), states)
+    columns = _draw_columns(((values - best) / heat).exp(), states, numbers)
     return [
         _error(value) or SampledToken(column, _softmax_top(row, each_heat, state.params.num_probs))
         for value, column, row, each_heat, state in zip(
@@ -111,16 +120,18 @@ def _draw(candidates: Candidates, states: Sequence[SamplerState]) -> Iterable[Sa
         yield SampledToken(token_id, listed)
 
 
-def _draw_columns(weights: torch.Tensor, states: Sequence[SamplerState]) -> torch.Tensor:
+def _draw_columns(
+    weights: torch.Tensor, states: Sequence[SamplerState], numbers: int = FIRST
+) -> torch.Tensor:
     """A column `[rows, 1]` for each row of `weights` `[rows, k]`, drawn in proportion to them.
 
     The cumulative weights are inverted at the row's next random number, so that a column without
     weight is never drawn.
     """
     cumulative = weights.cumsum(dim=-1)
-    numbers = [[uniform(state.seed, state.index)] for state in states]
+    drawn = [[uniform(state.seed, state.index, numbers)] for state in states]
     # NOTE: a number below 1 times the last sum stays below that sum in floating point too.
-    targets = torch.tensor(numbers, dtype=torch.float64) * cumulative[:, -1:]
+    targets = torch.tensor(drawn, dtype=torch.float64) * cumulative[:, -1:]
     return torch.searchsorted(cumulative, targets, right=True)
 
 

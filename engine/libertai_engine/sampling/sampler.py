@@ -2,7 +2,8 @@
 
 In: logits `[rows, vocab]` and each row's `SamplerState`. Out: a `SampledToken` or the row's error.
 The order is llama.cpp's: biases, penalties, a grammar's mask; then the best token if the request is
-greedy, else the filters of its chain and a draw.
+greedy, else the filters of its chain and a draw. Where nothing is filtered the mask comes last, and
+only if the token needs it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import replace
 import torch
 
 from libertai_engine.errors import EngineError
-from libertai_engine.sampling.draw import Outcome, choose
+from libertai_engine.sampling.draw import AGAIN, Outcome, choose
 from libertai_engine.sampling.dry import penalize_repetitions
 from libertai_engine.sampling.logprobs import Logprobs, Opinion
 from libertai_engine.sampling.penalties import add_biases, penalize
@@ -42,6 +43,9 @@ class Sampler:
             chosen = choose(logits if is_all else logits[rows], [states[row] for row in rows])
             for row, outcome in zip(rows, chosen, strict=True):
                 outcomes.setdefault(row, outcome)
+        for row, state in enumerate(states):
+            if state.tries_first:
+                outcomes[row] = _try(outcomes[row], logits[row], state)
         _add_logprobs(outcomes, opinions, states)
         return [outcomes[row] for row in range(len(states))]
 
@@ -81,11 +85,29 @@ def _edit(logits: torch.Tensor, states: Sequence[SamplerState]) -> dict[int, Out
     errors: dict[int, Outcome] = {}
     for row, state in numbered:
         try:
-            if state.mask is not None:
+            if state.mask is not None and not state.tries_first:
                 state.mask.mask(logits[row])
         except EngineError as error:
             errors[row] = error
     return errors
+
+
+def _try(outcome: Outcome, logits: torch.Tensor, state: SamplerState) -> Outcome:
+    """The same outcome if the mask allows it, else one of a second choice, with the mask.
+
+    `logits` `[vocab]` are edited but for the mask. `SamplerState.tries_first` says why that is
+    right.
+    """
+    assert state.mask is not None
+    if isinstance(outcome, EngineError):
+        return outcome
+    try:
+        if state.mask.allows(outcome.token_id):
+            return outcome
+        state.mask.mask(logits)
+    except EngineError as error:
+        return error
+    return choose(logits[None], [state], numbers=AGAIN)[0]
 
 
 def _groups(states: Sequence[SamplerState]) -> list[list[int]]:

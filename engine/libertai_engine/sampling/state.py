@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 
 from libertai_engine.errors import InvalidRequest
-from libertai_engine.sampling.chain import Chain, Settings, build_chain
+from libertai_engine.sampling.chain import Chain, Settings, Start, build_chain
 from libertai_engine.sampling.dry import PieceOf, RepetitionWindow, has_repetition_penalty
 from libertai_engine.sampling.logprobs import Logprobs
 from libertai_engine.sampling.mirostat import next_mu
@@ -47,6 +47,10 @@ class LogitsMask(Protocol):
 
     def mask(self, logits: torch.Tensor) -> None:
         """Set `logits` `[vocab]` to -inf, in place, for each id that may not come next."""
+        ...
+
+    def allows(self, token_id: int) -> bool:
+        """Whether `mask` would leave this id."""
         ...
 
 
@@ -87,6 +91,22 @@ class SamplerState:
         if has_repetition_penalty(params):
             size = context_size if params.dry_window < 0 else params.dry_window
             self.repetitions = RepetitionWindow(size, prompt_ids, params.dry_breakers, piece_of)
+
+    @property
+    def tries_first(self) -> bool:
+        """Whether a token may be chosen before the mask is made, and again only if it is refused.
+
+        The outcome is distributed as with the mask. A greedy choice: the best of all tokens, if it
+        is allowed, is the best of those allowed, ties included. A draw without filters, with p the
+        softmax of all tokens and A those allowed: an allowed x comes out at once with p(x), or
+        after a refusal, which has the probability 1 - p(A), with p(x) / p(A) from a second random
+        number; p(x) + (1 - p(A)) p(x) / p(A) = p(x) / p(A), which is the masked softmax. A filter
+        spoils that: what it leaves of all tokens is not what it leaves of those allowed. So do
+        probabilities that are told.
+        """
+        chain, params = self.chain, self.params
+        is_plain = chain is None or chain.start is Start.UNSORTED
+        return self.mask is not None and is_plain and not (params.num_probs or params.mirostat)
 
     def accept(self, token_id: int) -> None:
         """The sequence goes on with `token_id`, whether it was sampled or forced."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,6 +119,16 @@ class Tokenizer:
         """Text of `ids`, leading space kept, control tokens dropped, broken UTF-8 as U+FFFD."""
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", errors="replace")
 
+    @cached_property
+    def control_tokens(self) -> dict[str, int]:
+        """Ids of the tokens that are marks and never text, by how they are written."""
+        return {text: each for each, (text, is_control) in self._added.items() if is_control}
+
+    def find_token(self, text: str) -> int | None:
+        """The id of the one token that `text` is, a control token perhaps; None if it is not."""
+        ids = self.encode(text, add_special=False)
+        return ids[0] if len(ids) == 1 else None
+
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes `token_id` adds to the text: empty for control tokens and unknown ids."""
         found = self._bytes.get(token_id)
@@ -141,7 +151,7 @@ class Tokenizer:
             return _byte_level_bytes(piece)
         return _sentencepiece_bytes(piece) if self._is_sentencepiece else self._decoded(token_id)
 
-    @property
+    @cached_property
     def _adds_space(self) -> bool:
         return self.decode(self.encode_plain("a")) == " a"
 
@@ -171,9 +181,7 @@ class Tokenizer:
         return self.bos_id is not None and hf.encode("a")[:1] == [self.bos_id]
 
     def _end_ids(self, eos: int | list[int] | None, more: Iterable[int]) -> frozenset[int]:
-        control = {
-            text: token_id for token_id, (text, is_control) in self._added.items() if is_control
-        }
+        control = self.control_tokens
         names = set(END_OF_TURN)
         if "<|return|>" in control and "<|call|>" in control:
             names.discard("<|end|>")  # there it ends a message, not the turn

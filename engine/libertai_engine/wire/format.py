@@ -14,6 +14,7 @@ from typing import Any
 from libertai_engine.sampling.sampler import SampledToken
 from libertai_engine.sequence import Delta, Finish, FinishReason, Request
 from libertai_engine.text.tokenizer import Tokenizer
+from libertai_engine.wire.constraints import constraint_settings
 from libertai_engine.wire.fields import SAMPLING
 from libertai_engine.wire.parse import CompletionCall
 
@@ -171,5 +172,5 @@ def _settings(call: CompletionCall) -> dict[str, Any]:
         "n_predict": -1 if request.max_tokens is None else request.max_tokens,
         "n_keep": call.n_keep,
         "stream": call.is_stream,
-        "grammar": "",
+        **constraint_settings(request.grammar),
     }

@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from libertai_engine.errors import InvalidRequest, NotSupported
+from libertai_engine.errors import InvalidRequest
+from libertai_engine.grammar.compiler import GrammarCompiler
 from libertai_engine.model.images import Blindness, ImageReader
 from libertai_engine.sampling_params import SamplingParams
 from libertai_engine.sequence import Request
 from libertai_engine.text.tokenizer import Tokenizer
 from libertai_engine.wire.coerce import Body, to_bool, to_float, to_int, to_str, wrong
+from libertai_engine.wire.constraints import parse_grammar
 from libertai_engine.wire.fields import SAMPLING, WIRE_NAMES
 from libertai_engine.wire.images import parse_images
 from libertai_engine.wire.prompts import FittedPrompt, encode_prompt, fit_prompt, split_prompts
@@ -29,13 +31,14 @@ MAX_LOGIT_BIAS = 4096
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What a request has to fit into: the engine's slots, the tokens one of them holds, and the
-    tokens of the system prompt that stand before every prompt. `vision` reads its images, if
-    anything does."""
+    tokens of the system prompt that stand before every prompt. `vision` reads its images and
+    `grammars` compiles its grammar, if anything does."""
 
     num_slots: int
     context_size: int
     system_ids: tuple[int, ...] = ()
     vision: ImageReader | Blindness | None = None
+    grammars: GrammarCompiler | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +60,6 @@ class CompletionCall:
 def parse_completion(fields: Any, tokenizer: Tokenizer, limits: Limits) -> CompletionCall:
     """Check a `/completion` body. Raises `InvalidRequest` or `NotSupported` naming the field."""
     body = Body(fields)
-    _refuse_unsupported(body)
     prompt = body.fields.get("prompt")
     if prompt is None:
         raise InvalidRequest('"prompt" is required', field="prompt")
@@ -95,6 +97,7 @@ def _parse_options(body: Body, tokenizer: Tokenizer, limits: Limits) -> dict[str
         "slot": _parse_slot(body, limits.num_slots),
         "cache_prompt": body.get("cache_prompt", to_bool, False),
         "can_shift": body.get("context_shift", to_bool, True),
+        "grammar": parse_grammar(body, limits.grammars),
     }
 
 
@@ -131,12 +134,6 @@ def _request(options: Mapping[str, Any], index: int, prompt: FittedPrompt) -> Re
         num_keep=prompt.num_keep,
         is_cut=prompt.is_cut,
     )
-
-
-def _refuse_unsupported(body: Body) -> None:
-    for name in ("grammar", "json_schema"):
-        if body.fields.get(name):
-            raise NotSupported(f"`{name}` is not supported by this server", field=name)
 
 
 def _parse_sampling(body: Body, tokenizer: Tokenizer) -> SamplingParams:

@@ -132,12 +132,20 @@ class OnlyOdd:
         """Ban the even ids in place."""
         logits[::2] = -math.inf
 
+    def allows(self, token_id: int) -> bool:
+        """The same of one id."""
+        return token_id % 2 == 1
+
 
 class Refusing:
     """A mask that cannot go on."""
 
     def mask(self, logits: torch.Tensor) -> None:
         """Fail as a grammar without a next token does."""
+        raise InvalidRequest("the grammar is stuck")
+
+    def allows(self, token_id: int) -> bool:
+        """Fail in the same way."""
         raise InvalidRequest("the grammar is stuck")
 
 
