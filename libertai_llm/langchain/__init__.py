@@ -8,6 +8,7 @@ except ImportError as error:
 
 from libertai_llm.langchain.chat_models import ChatLibertai
 from libertai_llm.langchain.llms import LibertaiLLM
+from libertai_llm.langchain.parsers import InvalidAnswer, TruncatedAnswer
 from libertai_llm.langchain.seed import Libertai
 
-__all__ = ["ChatLibertai", "Libertai", "LibertaiLLM"]
+__all__ = ["ChatLibertai", "InvalidAnswer", "Libertai", "LibertaiLLM", "TruncatedAnswer"]
