@@ -35,7 +35,13 @@ from libertai_llm.gbnf.numerals import numerals
 from libertai_llm.gbnf.patterns import PatternError
 from libertai_llm.gbnf.places import APPLICATORS, TYPES, Alternative, Place, types_of
 from libertai_llm.gbnf.shapes import Context, Spacing, json_text
-from libertai_llm.gbnf.values import alternatives, identity, is_free_object, satisfies
+from libertai_llm.gbnf.values import (
+    alternatives,
+    fits,
+    identity,
+    is_free_object,
+    listed_values,
+)
 
 MAX_RULES = 4_000
 MAX_VALUES = 5_000
@@ -46,22 +52,16 @@ _MAX_PLAIN_VALUES = 16
 class Compiler:
     """Rules in the making. Invariant: every reserved rule is defined once `compile` returns.
 
-    `new_name` gives names that no other rule has, `basic` the rules that need no schema.
+    `new_name` gives names that no other rule has. The rules of `basics` are named, not made.
     """
 
-    def __init__(
-        self,
-        spacing: Spacing,
-        new_name: Callable[[str], str],
-        basic: Callable[[str], Ref],
-    ) -> None:
+    def __init__(self, spacing: Spacing, new_name: Callable[[str], str]) -> None:
         self.rules: dict[str, Expr] = {}
         self._new_name = new_name
-        self._basic = basic
         self._known: dict[tuple[str, ...], Ref] = {}
         self._shared: dict[Hashable, Ref] = {}
         self._queue: deque[tuple[Ref, tuple[Place, ...], str]] = deque()
-        self._context = Context(self, spacing, self.value, lambda: basic("string"))
+        self._context = Context(self, spacing, self.value, lambda: Ref("string"))
 
     def compile(self, root: Place, hint: str) -> Ref:
         """The rule of the whole schema. Raises `UnsupportedSchema`."""
@@ -94,7 +94,7 @@ class Compiler:
         """The rule of what satisfies all the schemas."""
         unique = tuple(dict.fromkeys(place for place in places if place.schema is not True))
         if not any(place.schema is False or place.schema for place in unique):
-            return self._basic("value")
+            return Ref("value")
         key = tuple(place.pointer for place in unique)
         if key not in self._known:
             hint = _name_of(unique[0]) or hint
@@ -107,7 +107,7 @@ class Compiler:
         listed = [leaves for leaves in found if _is_listed(leaves)]
         open_types = _open_types(leaves for leaves in found if leaves not in listed)
         if open_types >= frozenset(TYPES) - {"integer"}:
-            return self._basic("value")
+            return Ref("value")
         others = [leaves for leaves in found if leaves not in listed]
         parts = [self._of_alternative(leaves, places, open_types, hint) for leaves in others]
         values = self._values(listed, others)
@@ -124,7 +124,7 @@ class Compiler:
         parts: list[Expr] = []
         for kind in kinds:
             if kind in open_types:
-                parts.append(self._basic(kind))
+                parts.append(Ref(kind))
             elif not (kind == "integer" and "number" in open_types):
                 parts.append(self._of_type(kind, leaves, hint))
         return alt(*parts)
@@ -133,11 +133,11 @@ class Compiler:
         """The listed values that satisfy what stands beside them, and are not allowed anyway."""
         found: dict[Any, Any] = {}
         for leaves in listed:
-            place, values = next((p, v) for p in leaves if (v := p.values()) is not None)
+            values = listed_values(leaves) or []
             if len(values) > MAX_VALUES:
-                raise place.error(f"more than {MAX_VALUES} values", "enum")
+                raise leaves[0].error(f"more than {MAX_VALUES} values", "enum")
             for value in values:
-                if satisfies(leaves, value) and not any(satisfies(o, value) for o in others):
+                if fits(leaves, value) and not any(fits(other, value) for other in others):
                     found.setdefault(identity(value), value)
         return list(found.values())
 
@@ -178,7 +178,7 @@ class Compiler:
     def _number(self, kind: str, leaves: Alternative, hint: str) -> Expr:
         written = numerals(leaves, is_integer=kind == "integer")
         if written is None:
-            return self._basic(kind)
+            return Ref(kind)
         return self._automaton(written, hint, chars)
 
     def _string(self, leaves: Alternative, hint: str) -> Expr:
@@ -187,7 +187,7 @@ class Compiler:
             low, high = strings.length_bounds(leaves)
             if high is not None and high < low:
                 return NEVER
-            inner = repeat(self._basic("char"), low, high)
+            inner = repeat(Ref("char"), low, high)
         else:
             inner = self._automaton(strings.texts(leaves) or characters, hint, self._escaped)
         return seq(Text('"'), inner, Text('"'))
@@ -206,7 +206,7 @@ class Compiler:
         return self._shared[key]
 
     def _escaped(self, ranges: Ranges) -> Expr:
-        return self._basic("char") if ranges == EVERYTHING else strings.escaped(ranges)
+        return Ref("char") if ranges == EVERYTHING else strings.escaped(ranges)
 
 
 def _is_listed(leaves: Alternative) -> bool:

@@ -177,45 +177,34 @@ def _render_repeat(expr: Repeat, new_rule: NewRule) -> str:
     item_text = _render_item(item, new_rule)
     if (low, high) in _MARKS:
         return item_text + _MARKS[low, high]
-    if len(item_text) > _SHORT or isinstance(item, Repeat):
-        item_text = new_rule(item).name
-    item_ref = Ref(item_text)
-    parts = [_exactly(item_ref, low, new_rule)] if low else []
-    if high is None:
-        parts.append(item_text + "*")
-    elif high > low:
-        parts.append(_up_to(item_ref, high - low, new_rule))
-    return " ".join(parts)
+    if len(item_text) > _SHORT:
+        item = new_rule(item)
+    several = _exactly(item, low, new_rule)
+    rest = repeat(item, 0, None) if high is None else _up_to(item, high - low, new_rule)
+    return _render_sequence(seq(several, rest), new_rule)
 
 
 _MARKS: dict[tuple[int, int | None], str] = {(0, 1): "?", (0, None): "*", (1, None): "+"}
 
 
-def _exactly(item: Ref, count: int, new_rule: NewRule) -> str:
+def _exactly(item: Expr, count: int, new_rule: NewRule) -> Expr:
     blocks, rest = divmod(count, _RUN)
-    parts = [item.name] * rest
-    if blocks:
-        block = new_rule(Seq((item,) * _RUN))
-        parts.insert(0, _exactly(block, blocks, new_rule))
-    return " ".join(parts)
+    several = EMPTY if not blocks else _exactly(new_rule(Seq((item,) * _RUN)), blocks, new_rule)
+    return seq(several, *[item] * rest)
 
 
-def _up_to(item: Ref, count: int, new_rule: NewRule) -> str:
-    """`(x (x (x)?)?)?`: there is one way only to read a text with it, unlike `x? x? x?`.
+def _up_to(item: Expr, count: int, new_rule: NewRule) -> Expr:
+    """`(x (x x?)?)?`: there is one way only to read a text with it, unlike `x? x? x?`.
 
     NOTE: the server of December 2023 carries every way on and so takes time exponential in them.
     """
-    runs, rest = divmod(count, _RUN)
-    text = _nest(item.name, rest, "")
-    for _ in range(runs):
-        inner = text and new_rule(Ref(text)).name
-        text = _nest(item.name, _RUN, inner)
-    return text
-
-
-def _nest(item: str, count: int, inner: str) -> str:
-    opened = " ".join([f"({item}"] * count)
-    return f"{opened}{' ' + inner if inner else ''}{')?' * count}" if count else inner
+    found: Expr = EMPTY
+    for done in range(1, count + 1):
+        found = optional(seq(item, found))
+        # Runs are counted from the end, so that every text of that item shares them.
+        if done % _RUN == 0 and done < count:
+            found = new_rule(found)
+    return found
 
 
 def quote(text: str) -> str:

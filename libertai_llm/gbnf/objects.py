@@ -55,7 +55,7 @@ def object_(leaves: Alternative, context: Context, hint: str) -> Expr:
     free = _Free(
         leaves,
         tuple(names),
-        tuple((place, text) for place in leaves for text in place.named("patternProperties")),
+        tuple((place, text) for place in leaves for text in place.keys("patternProperties")),
         tuple(place.child("propertyNames") for place in leaves if place.has("propertyNames")),
     )
     members = _Members(entries, free.pair(context, hint), leaves[0], context, hint)
@@ -65,7 +65,7 @@ def object_(leaves: Alternative, context: Context, hint: str) -> Expr:
 
 def _names(leaves: Alternative) -> list[str]:
     """Every property that is named, in the order of the schemas."""
-    named = [name for place in leaves for name in place.named("properties")]
+    named = [name for place in leaves for name in place.keys("properties")]
     named += [name for place in leaves for name in place.names("required")]
     for place in leaves:
         named += _listed_names(place)

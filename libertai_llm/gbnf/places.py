@@ -97,14 +97,14 @@ class Place:
             raise self.error("expected a list of schemas", keyword)
         return [self.child(keyword, index) for index in range(len(value))]
 
-    def named(self, keyword: str) -> dict[str, Place]:
-        """The schemas that a keyword holds by name."""
+    def keys(self, keyword: str) -> Collection[str]:
+        """The names under which a keyword holds schemas."""
         value = self.get(keyword)
         if value is None:
-            return {}
+            return ()
         if not isinstance(value, Mapping):
             raise self.error("expected an object of schemas", keyword)
-        return {name: self.child(keyword, name) for name in value}
+        return value.keys()
 
     def count(self, keyword: str) -> int | None:
         """A keyword's whole number, not below 0; None if it is absent."""

@@ -77,9 +77,9 @@ def _is_surely_empty(places: Sequence[Place], depth: int) -> bool:
 
 
 def _is_never(leaves: Alternative, depth: int) -> bool:
-    listed = next((values for place in leaves if (values := place.values()) is not None), None)
+    listed = listed_values(leaves)
     if listed is not None:
-        return not any(satisfies(leaves, value) for value in listed)
+        return not any(fits(leaves, value) for value in listed)
     return all(_is_never_of(kind, leaves, depth) for kind in types_of(leaves))
 
 
@@ -99,14 +99,28 @@ def _is_never_of(kind: str, leaves: Alternative, depth: int) -> bool:
 
 def satisfies(leaves: Alternative, value: Any) -> bool:
     """Whether the value satisfies one alternative of `expand`."""
+    listed = listed_values(leaves)
+    is_listed = listed is None or identity(value) in {identity(each) for each in listed}
+    return is_listed and fits(leaves, value)
+
+
+def listed_values(leaves: Alternative) -> list[Any] | None:
+    """The values that every `enum` and `const` lists, each once; None if there are none."""
+    found: dict[Hashable, Any] | None = None
+    for place in leaves:
+        values = place.values()
+        if values is not None:
+            own = {identity(value): value for value in values}
+            found = own if found is None else {key: own[key] for key in found if key in own}
+    return None if found is None else list(found.values())
+
+
+def fits(leaves: Alternative, value: Any) -> bool:
+    """Whether the value satisfies one alternative, but for what its `enum` and `const` list."""
     kind = type_of(value)
     allowed = types_of(leaves)
     if kind not in allowed and not (kind == "integer" and "number" in allowed):
         return False
-    for place in leaves:
-        listed = place.values()
-        if listed is not None and identity(value) not in {identity(each) for each in listed}:
-            return False
     if kind == "string":
         automaton = strings.texts(leaves)
         return automaton is None or automaton.accepts(value)
@@ -163,10 +177,12 @@ def property_schemas(leaves: Alternative, name: str) -> list[Place] | None:
     found: list[Place] = []
     is_known = False
     for place in leaves:
-        own = [each for key, each in place.named("properties").items() if key == name]
-        for pattern, each in place.named("patternProperties").items():
-            if key_pattern(place, pattern).accepts(name):
-                own.append(each)
+        own = [place.child("properties", name)] if name in place.keys("properties") else []
+        own += [
+            place.child("patternProperties", pattern)
+            for pattern in place.keys("patternProperties")
+            if key_pattern(place, pattern).accepts(name)
+        ]
         if not own and place.has("additionalProperties"):
             own = [place.child("additionalProperties")]
         found += own

@@ -19,7 +19,7 @@ from libertai_llm.gbnf.shapes import Spacing
 
 SpacingName = Literal["optional", "fixed", "none"]
 
-MAX_BYTES = 200_000
+MAX_BYTES = 100_000
 _SPACINGS = {
     "optional": Spacing(behind=Ref("ws"), inside=Ref("ws")),
     "fixed": Spacing(behind=Text(" "), inside=EMPTY),
@@ -55,10 +55,11 @@ class GrammarWriter:
 
         Raises `UnsupportedSchema`, which names the part in question.
         """
-        compiler = Compiler(self._spacing, self._new_name, self._basic)
+        compiler = Compiler(self._spacing, self._new_name)
         found = compiler.compile(open_document(schema, self._ignore), name_hint)
         for name, expr in compiler.rules.items():
             self._put_expr(name, expr)
+        self._put_basics(found)
         return found.name
 
     def add_rule(self, name_hint: str, body: str) -> str:
@@ -87,17 +88,11 @@ class GrammarWriter:
         self._names.add(name)
         return name
 
-    def _basic(self, name: str) -> Ref:
-        """A rule that needs no schema, together with those that it uses."""
-        if name not in self._rules:
-            expr = basics.basic(name, self._spacing)
-            self._put_expr(name, expr)
-        return Ref(name)
-
     def _put_basics(self, expr: Expr) -> None:
+        """The rules that need no schema, as far as the expression uses them."""
         for used in sorted(references(expr)):
-            if used in basics.NAMES or used in basics.HELPERS:
-                self._basic(used)
+            if used not in self._rules and used in (*basics.NAMES, *basics.HELPERS):
+                self._put_expr(used, basics.basic(used, self._spacing))
 
     def _put_expr(self, name: str, expr: Expr) -> None:
         self._rules[name] = ""  # holds its place before the rules that it uses
