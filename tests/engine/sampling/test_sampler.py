@@ -186,7 +186,7 @@ def test_a_bad_row_hurts_nobody_else(params: SamplingParams, vocab: int) -> None
     masks = [None, None, None, None, None, Refusing()]
     states = [state_of(params, mask=mask) for mask in masks]
     outcomes = Sampler().sample(torch.stack(rows), states)
-    kinds = [GenerationFailed, SampledToken, GenerationFailed, InvalidRequest, SampledToken]
+    kinds = [GenerationFailed, SampledToken, GenerationFailed, NoTokenPossible, SampledToken]
     assert [type(outcome) for outcome in outcomes] == [*kinds, InvalidRequest]
     assert str(outcomes[3]) == "no token possible"
     assert str(outcomes[5]) == "the grammar is stuck"
