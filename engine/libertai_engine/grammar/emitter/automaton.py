@@ -10,8 +10,9 @@ endless ones. So it can find trouble where there is none, which costs speed alon
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from libertai_engine.grammar.emitter.code_points import Ranges, lead_bytes
 from libertai_engine.grammar.emitter.forest import Choice, Forest, Loop, OneOf, Series, Text
@@ -47,16 +48,21 @@ class Edge:
     part: int
 
 
+Way: TypeAlias = "tuple[Edge, bool]"  # an edge, and whether one comes to it from inside its part
+
+
 @dataclass(frozen=True, slots=True)
 class GoingOn:
     """Behind a text that ends each of `ended`, `lexeme` goes on in `part` with one of `leads`.
 
-    `ended` is a set of lexemes, `leads` one of first bytes, both as bits.
+    `is_inside`: the text ended within that part, not before it. `ended` is a set of lexemes,
+    `leads` one of first bytes, both as bits.
     """
 
     ended: int
     lexeme: int
     part: int
+    is_inside: bool
     leads: int
 
 
@@ -81,7 +87,8 @@ def explored(forest: Forest, lexemes: Sequence[int], budget: Budget) -> Findings
 class _Machine:
     """A nondeterministic automaton; state i < len(lexemes) starts lexeme i.
 
-    Invariant: `edges[s]`, `empties[s]` and `ends[s]` exist for every state s.
+    Invariant: `edges[s]`, `empties[s]`, `ends[s]` and `parts[s]` exist for every state s;
+    `parts[s]` is the part that s is within, -1 between parts.
     """
 
     def __init__(self, forest: Forest, lexemes: Sequence[int], budget: Budget) -> None:
@@ -91,16 +98,18 @@ class _Machine:
         self.edges: list[list[Edge]] = []
         self.empties: list[list[int]] = []
         self.ends: list[int] = []
+        self.parts: list[int] = []
         for _ in lexemes:
-            self._state()
+            self._state(-1)
         for lexeme, root in enumerate(lexemes):
             self._measure(root)
-            end = self._state()
+            end = self._state(-1)
             self.ends[end] = 1 << lexeme
             self._build(lexeme, root, end)
 
-    def _state(self) -> int:
+    def _state(self, part: int) -> int:
         self._budget.spend(1)
+        self.parts.append(part)
         self.edges.append([])
         self.empties.append([])
         self.ends.append(0)
@@ -131,37 +140,40 @@ class _Machine:
                 case OneOf(ranges):
                     self.edges[start].append(Edge(ranges, stop, lexeme, max(part, 0)))
                 case Series(items):
-                    via = [start, *(self._state() for _ in items[1:]), stop]
+                    via = [start, *(self._state(part) for _ in items[1:]), stop]
                     todo.extend(_numbered(zip(items, via, via[1:], strict=False), part))
                     if not items:
                         self.empties[start].append(stop)
                 case Choice(options):
                     todo.extend(_numbered(((each, start, stop) for each in options), part))
                 case Loop() as loop:
-                    todo.extend((*each, max(part, 0)) for each in self._turns(loop, start, stop))
+                    turns = self._turns(loop, start, stop, max(part, 0))
+                    todo.extend((*turn, max(part, 0)) for turn in turns)
 
     def _read_text(self, text: str, start: int, stop: int, lexeme: int, part: int) -> None:
-        via = [start, *(self._state() for _ in text[1:]), stop]
+        via = [start, *(self._state(part) for _ in text[1:]), stop]
         for each, source, target in zip(text, via, via[1:], strict=False):
             self.edges[source].append(Edge(((ord(each), ord(each)),), target, lexeme, part))
 
-    def _turns(self, loop: Loop, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    def _turns(
+        self, loop: Loop, start: int, stop: int, part: int
+    ) -> Iterator[tuple[int, int, int]]:
         """Copies of the item, from state to state; the last one may be endless."""
         longest = LONGEST_UNROLLED // max(self._sizes[loop.item], 1)
         at = start
         for _ in range(min(loop.low, longest)):
-            after = self._state()
+            after = self._state(part)
             yield loop.item, at, after
             at = after
         if loop.high is None or loop.high > longest:
-            around = self._state()
+            around = self._state(part)
             self.empties[at].append(around)
             self.empties[around].append(stop)
             yield loop.item, around, around
             return
         self.empties[at].append(stop)
         for _ in range(loop.high - loop.low):
-            after = self._state()
+            after = self._state(part)
             yield loop.item, at, after
             self.empties[after].append(stop)
             at = after
@@ -184,7 +196,7 @@ class _Explorer:
     def __init__(self, machine: _Machine, num_lexemes: int, budget: Budget) -> None:
         self._machine = machine
         self._budget = budget
-        self._closed: dict[int, tuple[list[Edge], int]] = {}
+        self._closed: dict[int, tuple[list[Way], int]] = {}
         self._num_lexemes = num_lexemes
         self._cuts = sorted(
             {
@@ -203,31 +215,31 @@ class _Explorer:
         findings = Findings([0] * self._num_lexemes, [1 << at for at in range(self._num_lexemes)])
         starts = frozenset(range(self._num_lexemes))
         for start in starts:
-            for edge in self._closure(start)[0]:
+            for edge, _ in self._closure(start)[0]:
                 findings.first_bytes[start] |= self._lead_bytes(edge.ranges)
         seen = {starts}
         todo = [starts]
         while todo:
             states = todo.pop()
-            edges, ended = self._open(states)
+            ways, ended = self._open(states)
             if states is not starts:
-                self._note(findings, edges, ended)
-            new = [each for each in self._successors(edges) if each not in seen]
+                self._note(findings, ways, ended)
+            new = [each for each in self._successors(ways) if each not in seen]
             seen.update(new)
             todo.extend(new)
         return findings
 
-    def _open(self, states: frozenset[int]) -> tuple[list[Edge], int]:
-        edges: dict[int, Edge] = {}
+    def _open(self, states: frozenset[int]) -> tuple[Collection[Way], int]:
+        ways: dict[tuple[int, bool], Way] = {}
         ended = 0
         for state in states:
             more, ends = self._closure(state)
-            edges.update((id(edge), edge) for edge in more)
+            ways.update(((id(way[0]), way[1]), way) for way in more)
             ended |= ends
-        self._budget.spend(len(states) + len(edges))
-        return list(edges.values()), ended
+        self._budget.spend(len(states) + len(ways))
+        return ways.values(), ended
 
-    def _closure(self, state: int) -> tuple[list[Edge], int]:
+    def _closure(self, state: int) -> tuple[list[Way], int]:
         known = self._closed.get(state)
         if known is None:
             seen = {state}
@@ -237,29 +249,30 @@ class _Explorer:
                 seen.update(new)
                 todo.extend(new)
             self._budget.spend(len(seen))
-            edges = [edge for each in sorted(seen) for edge in self._machine.edges[each]]
+            edges = (edge for each in sorted(seen) for edge in self._machine.edges[each])
+            ways = [(edge, edge.part == self._machine.parts[state]) for edge in edges]
             ends = 0
             for each in seen:
                 ends |= self._machine.ends[each]
-            known = self._closed.setdefault(state, (edges, ends))
+            known = self._closed.setdefault(state, (ways, ends))
         return known
 
-    def _note(self, findings: Findings, edges: Iterable[Edge], ended: int) -> None:
+    def _note(self, findings: Findings, ways: Iterable[Way], ended: int) -> None:
         if not ended:
             return
         for lexeme in bits_of(ended):
             findings.together[lexeme] |= ended
-        leads: dict[tuple[int, int], int] = {}
-        for edge in edges:
-            key = (edge.lexeme, edge.part)
+        leads: dict[tuple[int, int, bool], int] = {}
+        for edge, is_inside in ways:
+            key = (edge.lexeme, edge.part, is_inside)
             leads[key] = leads.get(key, 0) | self._lead_bytes(edge.ranges)
         self._budget.spend(len(leads))
         findings.going_on.update(GoingOn(ended, *key, bits) for key, bits in leads.items())
 
-    def _successors(self, edges: Iterable[Edge]) -> set[frozenset[int]]:
+    def _successors(self, ways: Iterable[Way]) -> set[frozenset[int]]:
         """Where each kind of code point leads. Kinds that lead to the same states are one."""
         targets: dict[int, set[int]] = {}
-        for edge in edges:
+        for edge, _ in ways:
             targets.setdefault(self._class(edge.ranges), set()).add(edge.target)
         blocks: list[tuple[int, frozenset[int]]] = []
         for kinds, reached in targets.items():

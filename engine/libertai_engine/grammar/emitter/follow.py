@@ -119,8 +119,8 @@ class _Orderer:
             case Choice(options):
                 for option in options:
                     self._after[option] |= after
-            case Loop(item, _, _):
-                self._after[item] |= after | self._first[item]
+            case Loop(item, _, high):
+                self._after[item] |= after | (self._first[item] if high != 1 else 0)
 
 
 def side_by_side(order: Order, together: Sequence[int], budget: Budget) -> list[int]:

@@ -23,8 +23,9 @@ grammar, as a lexeme stands for the texts of its part. Unfinished texts come out
 forms allow what can still become a text, since no lexeme has impossible parts. A token that a
 grammar names is to the lexer a byte of its own that no text has.
 
-Where it does not hold, M is cut around the item or option in which it goes on, and everything is
-checked anew. A part of one character never goes on, so in the end there is nothing to cut.
+Where it does not hold, M is cut before the item in which it goes on, or around the item or option
+if w ended inside that, and everything is checked anew. A part of one character never goes on, so
+in the end there is nothing left to cut.
 """
 
 from __future__ import annotations
@@ -32,7 +33,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from libertai_engine.errors import InvalidRequest
-from libertai_engine.grammar.emitter.automaton import Budget, OverBudget, bits_of, explored
+from libertai_engine.grammar.emitter.automaton import (
+    Budget,
+    GoingOn,
+    OverBudget,
+    bits_of,
+    explored,
+)
 from libertai_engine.grammar.emitter.follow import Order, ordered, side_by_side
 from libertai_engine.grammar.emitter.forest import (
     EMPTY,
@@ -87,8 +94,19 @@ class _Merger:
             trouble = list(self._troubles(draft))
             if not trouble:
                 return self._finished(draft)
-            for node, part in trouble:
-                self._cuts.setdefault(node, set()).add(part)
+            for node, found in trouble:
+                self._cut(node, found)
+
+    def _cut(self, node: int, found: GoingOn) -> None:
+        """Cut a part before the item in which it goes on, or around it if it is in there already.
+
+        For a series these are places between items, for a choice the options to be set apart;
+        what is neither falls into the pieces it has.
+        """
+        cuts = self._cuts.setdefault(node, set())
+        cuts.add(found.part)
+        if found.is_inside and isinstance(self._forest[node], Series):
+            cuts.add(found.part + 1)
 
     def _drafted(self) -> Rules:
         known: dict[int, int] = {}
@@ -136,7 +154,7 @@ class _Merger:
                 yield item
 
     def _cuts_of(self, node: int) -> set[int]:
-        """Around which of its items; around all if some are too large to be in a lexeme."""
+        """Where to cut a node; everywhere if it is too large for a lexeme, or its items are."""
         below = children(self._forest[node])
         is_large = any(self._regular.size(each) > LARGEST_LEXEME for each in [node, *below])
         return set(range(len(below))) if is_large else self._cuts.get(node, set())
@@ -144,13 +162,14 @@ class _Merger:
     def _runs(self, items: Iterable[int], cuts: set[int]) -> Iterator[list[int]]:
         run: list[int] = []
         for at, item in enumerate(items):
-            if at not in cuts and self._regular.is_regular(item):
-                run.append(item)
-                continue
-            if run:
+            is_alone = not self._regular.is_regular(item)
+            if run and (is_alone or at in cuts):
                 yield run
                 run = []
-            yield [item]
+            run.append(item)
+            if is_alone:
+                yield run
+                run = []
         if run:
             yield run
 
@@ -175,8 +194,8 @@ class _Merger:
             case _:
                 return node
 
-    def _troubles(self, draft: Rules) -> Iterator[tuple[int, int]]:
-        """Which parts to cut, and around which of their items."""
+    def _troubles(self, draft: Rules) -> Iterator[tuple[int, GoingOn]]:
+        """The parts to cut, and why."""
         order = ordered(draft, self._budget)
         texts = [at for at, leaf in enumerate(order.leaves) if not self._is_token(leaf)]
         parts = [self._part(order.leaves[at]) for at in texts]
@@ -186,7 +205,7 @@ class _Merger:
 
     def _going_on(
         self, order: Order, texts: list[int], parts: list[int]
-    ) -> Iterator[tuple[int, int]]:
+    ) -> Iterator[tuple[int, GoingOn]]:
         findings = explored(self._forest, parts, self._budget)
         tokens = sum(1 << at for at, leaf in enumerate(order.leaves) if self._is_token(leaf))
         first_bytes = [TOKEN_MARK] * len(order.leaves)
@@ -200,7 +219,7 @@ class _Merger:
             for number in bits_of(found.ended):
                 goes_on = found.leads & behind[number]
                 if goes_on and beside[texts[number]] >> texts[found.lexeme] & 1:
-                    yield parts[found.lexeme], found.part
+                    yield parts[found.lexeme], found
                     break
 
     def _is_token(self, leaf: int) -> bool:
