@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libertai_engine.errors import EngineError, GenerationFailed, InvalidRequest
+from libertai_engine.errors import EngineError, GenerationFailed, InvalidRequest, NoTokenPossible
 from libertai_engine.sampling.sampler import (
     LogitsMask,
     SampledToken,
