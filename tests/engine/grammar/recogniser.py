@@ -58,6 +58,7 @@ class Recogniser:
         self._cells: dict[tuple[int, int], Cell] = {}
         self._parts: dict[tuple[int, int, int | None], Repetition] = {}
         self._steps: dict[tuple[State, int], State] = {}
+        self._by_tokens: dict[State, list[Cell]] = {}
         self._kept: list[object] = []  # so that no id is given twice
         self.start = self._settled([self._cell(Reference(grammar.root), None)])
 
@@ -78,8 +79,13 @@ class Recogniser:
 
     def read_token(self, state: State, token_id: int, text: bytes) -> State:
         """What may come after a token, which spells `text` unless that is empty."""
-        by_id = self._settled(cell.rest for cell in state if cell and _names(cell.part, token_id))
-        return by_id | (self.read_text(state, text) if text else frozenset())
+        by_text = self.read_text(state, text) if text else frozenset()
+        if state not in self._by_tokens:
+            self._by_tokens[state] = [
+                cell for cell in state if cell and isinstance(cell.part, Token)
+            ]
+        named = [cell for cell in self._by_tokens[state] if _names(cell.part, token_id)]
+        return by_text | self._settled(cell.rest for cell in named) if named else by_text
 
     def _settled(self, cells: Iterable[Cell | None]) -> State:
         """The same with everything opened that is neither bytes nor a token."""
