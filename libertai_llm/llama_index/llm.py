@@ -1,7 +1,8 @@
 """`Libertai`: LlamaIndex's model class over the llama-like API, remote or in-process.
 
-In: messages or text. Out: answers, whole or streamed. The chat template of the model turns messages
-into the prompt here, because the llama-like API takes prompts and not messages.
+In: messages or text, tools, classes of objects. Out: answers, whole or streamed, tool calls,
+objects. The chat template of the model turns messages into the prompt here, because the llama-like
+API takes prompts and not messages; grammars hold calls and objects to their form.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
 from typing import Any
 
-from llama_index.core.base.llms.generic_utils import messages_to_prompt as generic_prompt
 from llama_index.core.base.llms.types import (
     ChatMessage,
     ChatResponse,
@@ -19,25 +19,28 @@ from llama_index.core.base.llms.types import (
     CompletionResponse,
     CompletionResponseAsyncGen,
     CompletionResponseGen,
-    LLMMetadata,
 )
-from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW, DEFAULT_NUM_OUTPUTS
+from llama_index.core.instrumentation.events.llm import (
+    LLMStructuredPredictEndEvent,
+    LLMStructuredPredictStartEvent,
+)
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
-from llama_index.core.llms.llm import LLM
-from pydantic import field_serializer
-from typing_extensions import Self
+from llama_index.core.llms.llm import ToolSelection
+from llama_index.core.prompts import BasePromptTemplate, PromptTemplate
+from llama_index.core.tools.types import BaseTool
+from llama_index.core.types import PydanticProgramMode
+from llama_index_instrumentation import get_dispatcher
+from typing_extensions import override
 
+from libertai_llm.llama_index import tools as calling
 from libertai_llm.llama_index.answers import ChatReader, TextReader
-from libertai_llm.llama_index.asking import Question, ask
-from libertai_llm.options import CallOptions, make_call
-from libertai_llm.prompt import ChatTemplate
-from libertai_llm.settings import STRICT, ModelSettings
+from libertai_llm.llama_index.base import BaseLibertai
+from libertai_llm.llama_index.structured import Object, ObjectReader, object_of, options_for
 
-# What belongs to this process and is made anew in another.
-_LOCAL = frozenset({"callback_manager", "rate_limiter"})
+dispatcher = get_dispatcher(__name__)
 
 
-class Libertai(ModelSettings, LLM):
+class Libertai(BaseLibertai):
     """A chat model behind `base_url`, or run in this process by `engine`.
 
     Neither given: `LIBERTAI_API_BASE` if it is set, else the bundled demo model. A conversation
@@ -53,65 +56,16 @@ class Libertai(ModelSettings, LLM):
         llm.chat([ChatMessage("Hello!")])
     """
 
-    model_config = STRICT
-
-    chat_template: str | None = None
-    """Jinja2 source, or "chatml". None: the server's own; ChatML if it tells none."""
-    context_window: int | None = None
-    """Tokens that fit the context. None: what the server told, once it was asked (`learn`)."""
-    is_chat_model: bool = True
-    """False: LlamaIndex sends texts instead of messages, without any chat template."""
-    thread_id: str | None = None
-    """The conversation of all calls; None: each is recognised by what was said."""
-
     @classmethod
     def class_name(cls) -> str:
         """The name under which the class is written down."""
         return "Libertai_llm"
 
-    @property
-    def metadata(self) -> LLMMetadata:
-        """What LlamaIndex plans with. Asks nobody and never fails."""
-        return LLMMetadata(
-            context_window=self._window(),
-            # No limit, whether unset or -1, is the server's business.
-            num_output=max(self.max_tokens or 0, 0) or DEFAULT_NUM_OUTPUTS,
-            is_chat_model=self.is_chat_model,
-            model_name=self._reported_name(self._defaults()),
-        )
-
-    def to_payload(self) -> dict[str, Any]:
-        """What traces tell of this model; no secrets."""
-        told = {"model": self._reported_name(self._defaults()), "temperature": self.temperature}
-        return {**super().to_payload(), **told}
-
-    def learn(self) -> Self:
-        """Ask the server for its context size and chat template now, or load the engine.
-
-        Without it both are learnt at the first call, and until then `metadata` tells LlamaIndex's
-        default of 3900 tokens, unless `context_window` is given.
-        """
-        self._connect().props()
-        return self
-
-    async def alearn(self) -> Self:
-        """`learn` without blocking."""
-        await self._connect().aprops()
-        return self
-
-    def with_session(self, thread_id: str) -> Self:
-        """This model for one conversation, which has a slot of its own; shares all else."""
-        return self.model_copy(update={"thread_id": thread_id})
-
-    def tokenize(self, text: str) -> list[int]:
-        """The model's own token ids of a text, without any that the server would add."""
-        return self._connect().tokenize(text)
-
     @llm_chat_callback()
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer. Keyword arguments are options of this call only, such as `temperature=0`."""
         question = self._ask(messages, kwargs, self._template())
-        return ChatReader(question.parser).whole(
+        return ChatReader(question.parser()).whole(
             self._connect().complete(question.call, question.prompt)
         )
 
@@ -124,7 +78,7 @@ class Libertai(ModelSettings, LLM):
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """`chat` without blocking."""
         question = self._ask(messages, kwargs, await self._atemplate())
-        return ChatReader(question.parser).whole(
+        return ChatReader(question.parser()).whole(
             await self._connect().acomplete(question.call, question.prompt)
         )
 
@@ -166,11 +120,154 @@ class Libertai(ModelSettings, LLM):
         """`stream_complete` without blocking."""
         return self._astream_complete(self._prompt(prompt, formatted), kwargs)
 
+    def get_tool_calls_from_response(
+        self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
+    ) -> list[ToolSelection]:
+        """The calls of an answer, of a streamed one as far as they came.
+
+        Raises `NoToolCall` (a `ValueError`) if there is none, unless that is no error.
+        """
+        return calling.selections_of(response, is_required=error_on_no_tool_call)
+
+    def stream_chat_with_tools(
+        self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any
+    ) -> ChatResponseGen:
+        """A chat in which tools may be called, chunk by chunk."""
+        if not calling.makes_an_object(tools):
+            return super().stream_chat_with_tools(tools, *args, **kwargs)
+        # NOTE: LlamaIndex's programs forget to say so.
+        stream = super().stream_chat_with_tools(tools, *args, **{**kwargs, "tool_required": True})
+        return (calling.with_calls_mirrored(each) for each in stream)
+
+    async def astream_chat_with_tools(
+        self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any
+    ) -> ChatResponseAsyncGen:
+        """`stream_chat_with_tools` without blocking."""
+        if not calling.makes_an_object(tools):
+            return await super().astream_chat_with_tools(tools, *args, **kwargs)
+        required = {**kwargs, "tool_required": True}
+        stream = await super().astream_chat_with_tools(tools, *args, **required)
+        return (calling.with_calls_mirrored(each) async for each in stream)
+
+    def structured_predict(
+        self,
+        output_cls: type[Object],
+        prompt: PromptTemplate,
+        llm_kwargs: Mapping[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Object:
+        """An object of the class, which a grammar holds the answer to.
+
+        `llm_kwargs` are options of this call. Raises `TruncatedAnswer` if the tokens ran out,
+        `InvalidAnswer` if the class refuses what was said, `UnsupportedSchema` if there is no
+        grammar for the class. Other `pydantic_program_mode`s than the default are LlamaIndex's.
+        """
+        if self.pydantic_program_mode is not PydanticProgramMode.DEFAULT:
+            given = dict(llm_kwargs or {})
+            found: Object = super().structured_predict(output_cls, prompt, given, **prompt_args)
+            return found
+        dispatcher.event(_start(output_cls, prompt, prompt_args))
+        messages = self._written(prompt, prompt_args)
+        response = self.chat(messages, **options_for(output_cls, llm_kwargs))
+        result: Object = object_of(response, output_cls)
+        dispatcher.event(LLMStructuredPredictEndEvent(output=result))
+        return result
+
+    async def astructured_predict(
+        self,
+        output_cls: type[Object],
+        prompt: PromptTemplate,
+        llm_kwargs: Mapping[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Object:
+        """`structured_predict` without blocking."""
+        if self.pydantic_program_mode is not PydanticProgramMode.DEFAULT:
+            given = dict(llm_kwargs or {})
+            asked = super().astructured_predict(output_cls, prompt, given, **prompt_args)
+            found: Object = await asked
+            return found
+        dispatcher.event(_start(output_cls, prompt, prompt_args))
+        messages = self._written(prompt, prompt_args)
+        response = await self.achat(messages, **options_for(output_cls, llm_kwargs))
+        result: Object = object_of(response, output_cls)
+        dispatcher.event(LLMStructuredPredictEndEvent(output=result))
+        return result
+
+    def _structured_stream_call(
+        self,
+        output_cls: type[Object],
+        prompt: PromptTemplate,
+        llm_kwargs: Mapping[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Generator[Any, None, None]:
+        """What there is of the object so far, and at last the object."""
+        if self.pydantic_program_mode is not PydanticProgramMode.DEFAULT:
+            given = dict(llm_kwargs or {})
+            yield from super()._structured_stream_call(output_cls, prompt, given, **prompt_args)
+            return
+        reader = ObjectReader(output_cls)
+        messages = self._written(prompt, prompt_args)
+        for response in self.stream_chat(messages, **options_for(output_cls, llm_kwargs)):
+            yield reader.read(response)
+        yield reader.whole()
+
+    async def _structured_astream_call(
+        self,
+        output_cls: type[Object],
+        prompt: PromptTemplate,
+        llm_kwargs: Mapping[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> AsyncGenerator[Any, None]:
+        """`_structured_stream_call` without blocking."""
+        if self.pydantic_program_mode is not PydanticProgramMode.DEFAULT:
+            given = dict(llm_kwargs or {})
+            return await super()._structured_astream_call(output_cls, prompt, given, **prompt_args)
+        messages = self._written(prompt, prompt_args)
+        stream = await self.astream_chat(messages, **options_for(output_cls, llm_kwargs))
+        return _objects(stream, ObjectReader(output_cls))
+
+    @override
+    def _prepare_chat_with_tools(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        tool_required: bool = False,
+        tool_choice: str | dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        choice = tool_choice or ("required" if tool_required else "auto")
+        return calling.chat_arguments(
+            tools,
+            user_msg,
+            chat_history,
+            choice=choice,
+            is_parallel=allow_parallel_tool_calls,
+            options=kwargs,
+        )
+
+    def _validate_chat_with_tools_response(
+        self,
+        response: ChatResponse,
+        tools: Sequence[BaseTool],
+        allow_parallel_tool_calls: bool = False,
+        **kwargs: Any,
+    ) -> ChatResponse:
+        return response if allow_parallel_tool_calls else calling.with_one_call(response)
+
+    def _written(
+        self, prompt: BasePromptTemplate, arguments: Mapping[str, Any]
+    ) -> list[ChatMessage]:
+        """The messages of a prompt, after the system prompt."""
+        return self._extend_messages(prompt.format_messages(llm=self, **arguments))
+
     def _stream_chat(
         self, messages: Sequence[ChatMessage], given: Mapping[str, Any]
     ) -> Generator[ChatResponse, None, None]:
         question = self._ask(messages, given, self._template())
-        reader = ChatReader(question.parser)
+        reader = ChatReader(question.parser())
         with closing(self._connect().stream(question.call, question.prompt)) as chunks:
             for chunk in chunks:
                 yield reader.chunk(chunk)
@@ -179,7 +276,7 @@ class Libertai(ModelSettings, LLM):
         self, messages: Sequence[ChatMessage], given: Mapping[str, Any]
     ) -> AsyncGenerator[ChatResponse, None]:
         question = self._ask(messages, given, await self._atemplate())
-        reader = ChatReader(question.parser)
+        reader = ChatReader(question.parser())
         async with aclosing(self._connect().astream(question.call, question.prompt)) as chunks:
             async for chunk in chunks:
                 yield reader.chunk(chunk)
@@ -200,61 +297,16 @@ class Libertai(ModelSettings, LLM):
             async for chunk in chunks:
                 yield reader.chunk(chunk)
 
-    def _call(self, given: Mapping[str, Any]) -> CallOptions:
-        """What one call asks for. Raises `UnknownOption` naming an option that is none."""
-        return make_call(self._defaults(), self._stops(given.get("stop")), given, self.thread_id)
 
-    def _template(self) -> ChatTemplate | None:
-        """How messages become a prompt; None if the user has a function for it."""
-        if self.messages_to_prompt is generic_prompt:
-            return self._connect().template(self.chat_template)
-        return None
+def _start(
+    output_cls: type[Object], prompt: BasePromptTemplate, arguments: Mapping[str, Any]
+) -> LLMStructuredPredictStartEvent:
+    return LLMStructuredPredictStartEvent(
+        output_cls=output_cls, template=prompt, template_args=dict(arguments)
+    )
 
-    async def _atemplate(self) -> ChatTemplate | None:
-        if self.messages_to_prompt is generic_prompt:
-            return await self._connect().atemplate(self.chat_template)
-        return None
 
-    def _ask(
-        self,
-        messages: Sequence[ChatMessage],
-        given: Mapping[str, Any],
-        template: ChatTemplate | None,
-    ) -> Question:
-        if template is None:
-            assert self.messages_to_prompt is not None
-            return Question(self._call(given), self.messages_to_prompt(messages))
-        return ask(messages, self._call(given), template)
-
-    def _prompt(self, prompt: str, formatted: bool) -> str:
-        if formatted or self.completion_to_prompt is None:
-            return prompt
-        return self.completion_to_prompt(prompt)
-
-    def _window(self) -> int:
-        told = (
-            self.context_window,
-            getattr(self.engine, "context_size", None),
-            self._connect().known_context_size,
-        )
-        return next((size for size in told if size), DEFAULT_CONTEXT_WINDOW)
-
-    @field_serializer("engine")
-    def _name_engine(self, engine: Any) -> str | None:
-        """A running engine is written down by its name."""
-        return None if engine is None else str(getattr(engine, "name", engine))
-
-    @field_serializer("logit_bias")
-    def _list_biases(self, bias: Any) -> Any:
-        """JSON has no numbers as keys: token ids would come back as texts."""
-        return [list(pair) for pair in bias.items()] if isinstance(bias, Mapping) else bias
-
-    def __getstate__(self) -> dict[Any, Any]:
-        state = super().__getstate__()
-        kept = {name: value for name, value in state["__dict__"].items() if name not in _LOCAL}
-        return {**state, "__dict__": kept}
-
-    def __setstate__(self, state: dict[Any, Any]) -> None:
-        known = type(self).model_fields
-        local = {name: known[name].get_default(call_default_factory=True) for name in _LOCAL}
-        super().__setstate__({**state, "__dict__": {**state["__dict__"], **local}})
+async def _objects(stream: ChatResponseAsyncGen, reader: ObjectReader) -> AsyncGenerator[Any, None]:
+    async for response in stream:
+        yield reader.read(response)
+    yield reader.whole()

@@ -162,10 +162,10 @@ def test_calls_of_other_classes_are_read() -> None:
     assert said["tool_calls"] == [{"type": "function", "function": function}]
 
 
-async def test_thoughts_are_told_apart(server: ScriptedServer) -> None:
+def test_thoughts_are_told_apart(server: ScriptedServer) -> None:
     """A block of their own, deltas of their own, and no letter of them in the text."""
     server.answer = lambda prompt: "<think>\n3 and 4 make 7.\n</think>\n\nSeven."
-    llm = Libertai(base_url=server.url)
+    llm = Libertai(base_url=server.url, reasoning=True)
     stream = list(llm.stream_chat([ChatMessage("3 + 4?")]))
     thoughts = "".join(each.additional_kwargs.get("thinking_delta", "") for each in stream)
     assert "".join(each.delta or "" for each in stream) == "Seven."
@@ -176,10 +176,25 @@ async def test_thoughts_are_told_apart(server: ScriptedServer) -> None:
         assert response.message.content == text.text == "Seven."
 
 
-async def test_an_answer_of_thoughts_alone_is_the_answer(server: ScriptedServer) -> None:
+def test_an_answer_of_thoughts_alone_is_the_answer(server: ScriptedServer) -> None:
     """A model that was done when it had thought has answered; one that was cut off has not."""
     server.answer = lambda prompt: "<think>Seven.</think>"
-    llm = Libertai(base_url=server.url)
+    llm = Libertai(base_url=server.url, reasoning=True)
     stream = list(llm.stream_chat([ChatMessage("3 + 4?")]))
     assert stream[-1].message.content == "".join(each.delta or "" for each in stream) == "Seven."
     assert llm.chat([ChatMessage("3 + 4?")], max_tokens=10).message.content == ""
+
+
+def test_a_template_tells_whether_the_model_thinks(server: ScriptedServer) -> None:
+    """Thoughts are looked for where there are some, and nowhere else; a call may say so, too."""
+    server.answer = lambda prompt: "<think>Hm.</think>Seven."
+    question = [ChatMessage("3 + 4?")]
+    llm = Libertai(base_url=server.url)
+    assert llm.chat(question).message.content == "<think>Hm.</think>Seven."
+    assert llm.chat(question, reasoning=True).message.content == "Seven."
+    source = "{% for m in messages %}{{ m.content.split('</think>')[-1] }}{% endfor %}"
+    thinking = Libertai(base_url=server.url, chat_template=source)
+    assert thinking.chat(question).message.content == "Seven."
+    server.answer = lambda prompt: "Hm.</think>Seven."
+    begun = Libertai(base_url=server.url, chat_template=source + "<think>\n")
+    assert begun.chat(question).message.content == "Seven."
