@@ -48,6 +48,21 @@ def tiny_server(tiny_engine: Engine) -> Iterator[Running]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def demo_engine() -> Iterator[Engine]:
+    """One engine on the bundled model."""
+    config = EngineConfig(model="demo", num_slots=4, threads=1)
+    with load_engine(config, progress=False) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def demo_url(demo_engine: Engine) -> Iterator[str]:
+    """The same engine over HTTP."""
+    with running(CompletionAPI(demo_engine)) as server:
+        yield server.url
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _our_classes_may_be_loaded() -> None:
     """Let the standard serialisation test, which gives no class by name, revive ours."""

@@ -125,7 +125,7 @@ async def test_too_few_tokens_are_a_typed_error(
         with pytest.raises(TruncatedAnswer, match="raise `max_tokens`") as caught:
             ask()
         # NOTE: a call that was cut off in a stream ends with a bracket that closes nothing.
-        assert caught.value.llm_output and TEXT.startswith(caught.value.llm_output.rstrip("\"]"))
+        assert caught.value.llm_output and TEXT.startswith(caught.value.llm_output.rstrip('"]'))
         assert isinstance(caught.value, LibertaiError)
         assert isinstance(caught.value, OutputParserException)
     with pytest.raises(TruncatedAnswer):
