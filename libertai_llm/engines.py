@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from libertai_llm.errors import EngineNotInstalled, LibertaiError, ModelNotLoaded
+from libertai_llm.target import DEMO_MODEL
 
 GENERATE, EMBED = "generate", "embed"
 EMBEDDING_PATH = "/embedding"
@@ -177,5 +178,9 @@ class Lease:
 
 
 def _key(model: str) -> str:
-    """The same folder or file has one name, however it is written."""
-    return os.path.realpath(model) if os.path.exists(model) else model
+    """The same folder or file has one name, however it is written.
+
+    A folder that happens to be called like the bundled model is reached by its path, `./demo`.
+    """
+    is_file = model != DEMO_MODEL and os.path.exists(model)
+    return os.path.realpath(model) if is_file else model

@@ -326,6 +326,16 @@ class CountingEngine:
         self.is_closed = True
 
 
+def test_the_bundled_model_hides_behind_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder called "demo" in the working directory is not taken for the bundled model."""
+    (tmp_path / "demo").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with Client(engine="demo") as client:
+        assert client.complete("Hello", max_tokens=1).tokens_predicted == 1
+
+
 def test_engines_are_counted() -> None:
     """Loaded once, closed with the last user, loaded again after that; failures leave nothing."""
     loaded: list[CountingEngine] = []
