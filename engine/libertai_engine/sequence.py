@@ -204,6 +204,7 @@ class Sequence:
         delta = self._take(token)
         forced = [] if delta.finish else self._forced()
         for token_id in forced:
+            self.sampler_state.learn(1.0)  # as if it had been the only one to choose from
             delta = delta.followed_by(self._take(SampledToken(token_id)))
             if delta.finish is not None:
                 break

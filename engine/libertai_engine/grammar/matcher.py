@@ -18,6 +18,7 @@ from libertai_engine.grammar.bitmask import apply_bitmask
 from libertai_engine.grammar.vocabulary import TokenVocabulary
 
 T = TypeVar("T")
+STUCK = "NoExtensionBias"  # llguidance's word for an empty mask
 MAX_REASON = 200  # characters of a reason that a client is told
 
 
@@ -109,5 +110,7 @@ class GrammarMatcher:
 
 def short(reason: str) -> str:
     """What llguidance says, without its place in our own texts and without quotes of them."""
+    if reason.startswith(STUCK):
+        return "no token of this model is possible here"
     line = reason.strip().partition("\n")[0]
     return re.sub(r"^at \d+\(\d+\): |failed to compile JSON schema: ", "", line)[:MAX_REASON]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,7 +54,7 @@ def test_models_and_tokenizers_of_different_sizes() -> None:
     """Ids that the tokenizer lacks are banned; tokens that the model lacks are not made."""
     whole = make_tokenizer("sentencepiece").vocab_size
     for size in (300, whole, whole + 100):
-        compiler = GrammarCompiler(lambda size=size: make_vocabulary("sentencepiece", size))
+        compiler = GrammarCompiler(partial(make_vocabulary, "sentencepiece", size))
         found = allowed(compiler, whole + 100)
         assert found and max(found) < min(size, whole)
         document = {"const": "name and a longer text"}

@@ -56,6 +56,13 @@ def sample(logits: torch.Tensor, state: SamplerState) -> int:
     return token.token_id
 
 
+def sample_all(logits: torch.Tensor, masks: list[Only]) -> list[int]:
+    """A plain draw for each mask, each with a seed of its own."""
+    states = [state_of(PLAIN, mask, seed) for seed, mask in enumerate(masks)]
+    tokens = Sampler().sample(logits.repeat(len(masks), 1), states)
+    return [token.token_id for token in tokens if isinstance(token, SampledToken)]
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_the_best_allowed_token_is_taken(seed: int) -> None:
     """Greedy, ties included: the lowest id of equal ones, whether the mask was needed or not."""
@@ -77,7 +84,7 @@ def test_a_plain_draw_is_distributed_as_the_masked_softmax() -> None:
     weights = (logits[0, list(allowed)].double() / PLAIN.temperature).softmax(dim=-1)
     chance = float((logits[0].double() / PLAIN.temperature).softmax(dim=-1)[list(allowed)].sum())
     masks = [Only(*allowed) for _ in range(8000)]
-    drawn = Counter(sample(logits, state_of(PLAIN, mask, seed)) for seed, mask in enumerate(masks))
+    drawn = Counter(sample_all(logits, masks))
     expected = {each: 8000 * float(p) for each, p in zip(allowed, weights, strict=True)}
     assert set(drawn) <= set(allowed)
     assert sum((drawn[each] - count) ** 2 / count for each, count in expected.items()) < 23.5
@@ -89,12 +96,10 @@ def test_both_draws_of_a_token_are_independent() -> None:
     """The second number is another one: else what is refused would steer what is taken."""
     logits = torch.zeros(1, VOCAB)
     lower, upper = tuple(range(6)), tuple(range(6, 12))
-    drawn = Counter(sample(logits, state_of(PLAIN, Only(*lower), seed)) for seed in range(6000))
-    refused = [
-        sample(logits, state_of(PLAIN, Only(*lower), seed))
-        for seed in range(6000)
-        if sample(logits, state_of(PLAIN, Only(*upper, *lower), seed)) in upper
-    ]
+    taken = sample_all(logits, [Only(*lower) for _ in range(6000)])
+    first = sample_all(logits, [Only(*lower, *upper) for _ in range(6000)])
+    refused = [each for each, tried in zip(taken, first, strict=True) if tried in upper]
+    drawn = Counter(taken)
     assert all(850 < drawn[each] < 1150 for each in lower)
     assert all(400 < Counter(refused)[each] < 600 for each in lower)
 
