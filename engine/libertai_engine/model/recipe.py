@@ -24,7 +24,8 @@ _FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-# Names under which models keep what belongs in front of a document.
+# Names under which models keep what belongs in front of a document. NOTE: sentence-transformers
+# says so, too, but looks at the first one only.
 _DOCUMENT = ("document", "passage", "corpus")
 
 
@@ -134,8 +135,8 @@ def _texts(folder: Path, transformer: Path) -> dict[str, Any]:
         "max_tokens": limit if isinstance(limit, int) and limit > 0 else None,
         "lower_case": settings.get("do_lower_case") is True,
         "prompt": _text(prompts, default),
-        "query_prompt": _text(prompts, "query") or _text(prompts, default),
-        "document_prompt": _text(prompts, document) or _text(prompts, default),
+        "query_prompt": _text(prompts, "query"),
+        "document_prompt": _text(prompts, document),
     }
 
 
