@@ -87,6 +87,64 @@ def test_sessions_evaluate_only_what_is_new(demo_server: str) -> None:
             assert before <= cached < total
 
 
+def test_an_agent_answers_over_several_turns(demo_server: str) -> None:
+    """Each question is followed by an answer, or by calls and their results."""
+    printed = run(sys.executable, "agent.py", demo_server)
+    turns = printed.split("human> ")[1:]
+    assert len(turns) == 2
+    assert all(re.search(r"^ai> \S", turn, flags=re.MULTILINE) for turn in turns)
+
+
+def test_a_graph_keeps_its_threads_apart(demo_server: str) -> None:
+    """The second turn of a thread reads the first from the cache."""
+    printed = run(sys.executable, "graph.py", demo_server)
+    found = re.findall(r"^  (\d+) of (\d+) from the cache", printed, flags=re.MULTILINE)
+    (_, first), _, (cached, total) = [(int(cached), int(total)) for cached, total in found]
+    assert first <= cached < total
+
+
+def test_retrieval_finds_the_passage_and_answers(demo_server: str) -> None:
+    """Question, passage, answer."""
+    printed = run(sys.executable, "rag.py", demo_server)
+    assert "A ticket costs 12 euros." in printed and "platform 4" in printed
+    assert len(re.findall(r"^= ", printed, flags=re.MULTILINE)) == 2
+
+
+def test_history_is_remembered(demo_server: str) -> None:
+    """By LangChain, and by the server's cache."""
+    printed = run(sys.executable, "history.py", demo_server)
+    cached = [int(each) for each in re.findall(r"(\d+) tokens from the cache", printed)]
+    assert cached[0] < cached[1] and printed.endswith("4 messages are kept\n")
+
+
+def test_a_long_conversation_is_summarised(demo_server: str) -> None:
+    """It is shorter in the end than what was said."""
+    printed = run(sys.executable, "summarize.py", demo_server)
+    counts = [int(each) for each in re.findall(r"(\d+) messages,", printed)]
+    assert len(counts) == 4 and counts[:2] == [2, 4] and counts[-1] < 8
+
+
+def test_a_batch_gives_a_hundred_objects(demo_server: str) -> None:
+    """All of them parse."""
+    printed = run(sys.executable, "batch.py", demo_server)
+    assert len(re.findall(r"Verdict\(number=\d+, parity='(?:even|odd)'\)", printed)) == 4
+    assert re.search(r"^100 objects in ", printed, flags=re.MULTILINE)
+
+
+def test_a_fallback_answers(demo_server: str) -> None:
+    """Whole and streamed, though nobody is at the first address."""
+    printed = run(sys.executable, "fallbacks.py", demo_server)
+    assert "LibertaiConnectError" in printed
+    assert re.search(r"^the chain: \S.*\n\S", printed, flags=re.MULTILINE)
+
+
+def test_answers_are_objects(demo_server: str) -> None:
+    """Of the class, of a dict that grows, of a plain LLM."""
+    printed = run(sys.executable, "structured.py", demo_server)
+    assert len(re.findall(r"^name=.* age=\d+$", printed, flags=re.MULTILINE)) >= 2
+    assert len(re.findall(r"^\{'name': ", printed, flags=re.MULTILINE)) > 1
+
+
 @needs_curl
 def test_seed_curl(demo_server: str) -> None:
     """The documented command gets the documented JSON."""
