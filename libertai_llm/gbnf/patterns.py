@@ -2,9 +2,9 @@ r"""The regular subset of ECMA-262 patterns, as a tree.
 
 In: a pattern's text. Out: an `Expr` without references, in which `Anchor` marks `^` and `$`.
 Covered: characters, `.`, classes, `\d \w \s` and their opposites (ASCII, as ECMA-262 has them),
-groups, alternation, quantifiers (a lazy one takes the same texts). Not covered, because no regular
-expression or no agreement between dialects stands behind them: backreferences, look-around, word
-boundaries, `\p{…}`, flags.
+groups, alternation, quantifiers (a lazy one takes the same texts), and look-ahead right behind the
+`^` that a pattern begins with. Not covered: backreferences, other look-around, word boundaries,
+`\p{…}`, flags.
 """
 
 from __future__ import annotations
@@ -78,11 +78,29 @@ _CONTROLS = {"n": 10, "r": 13, "t": 9, "f": 12, "v": 11, "0": 0}
 _HEX_LENGTHS = {"x": 2, "u": 4}
 
 
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What a text has to hold: `main`, and what `wanted` and `unwanted` say of its beginning."""
+
+    main: Pattern
+    wanted: tuple[Pattern, ...] = ()
+    unwanted: tuple[Pattern, ...] = ()
+
+
 def parse_pattern(text: str) -> Pattern:
-    """The tree of a pattern. Raises `PatternError`."""
+    """The tree of a pattern without look-ahead. Raises `PatternError`."""
+    return _parser(text).parse()
+
+
+def parse_search(text: str) -> Search:
+    """A pattern taken apart. Raises `PatternError`."""
+    return _parser(text).parse_search()
+
+
+def _parser(text: str) -> _Parser:
     if len(text) > MAX_LENGTH:
         raise PatternError(f"it has more than {MAX_LENGTH} characters")
-    return _Parser(text).parse()
+    return _Parser(text)
 
 
 def literal(text: str) -> Pattern:
@@ -103,6 +121,21 @@ class _Parser:
         if self.at < len(self.text):
             raise self.error("unbalanced `)`")
         return tree
+
+    def parse_search(self) -> Search:
+        if not self.text.startswith(("^(?=", "^(?!")):
+            return Search(self.parse())
+        self.take("^")
+        found: dict[str, list[Pattern]] = {"=": [], "!": []}
+        while self.text.startswith(("(?=", "(?!"), self.at):
+            kind = self.text[self.at + 2]
+            self.at += 3
+            found[kind].append(Concat((Anchor(True), self.choice())))
+            self.take(")")
+        rest = self.concat()
+        if self.peek():
+            raise self.error("an alternative beside a look-ahead")
+        return Search(Concat((Anchor(True), rest)), tuple(found["="]), tuple(found["!"]))
 
     def error(self, what: str) -> PatternError:
         return PatternError(f"{what} at character {self.at + 1}")
@@ -161,7 +194,7 @@ class _Parser:
                 name_end = self.text.find(">", self.at)
                 self.at = name_end + 1 if name_end >= 0 else len(self.text)
             elif kind != ":":
-                raise self.error("look-around and flags are not regular")
+                raise self.error("this kind of group is beyond the regular subset")
         tree = self.choice()
         self.take(")")
         return tree

@@ -12,7 +12,7 @@ from libertai_llm.gbnf import automata, charsets, formats
 from libertai_llm.gbnf.automata import Automaton
 from libertai_llm.gbnf.charsets import Ranges
 from libertai_llm.gbnf.expressions import Expr, Text, alt, chars, seq
-from libertai_llm.gbnf.patterns import PatternError, parse_pattern
+from libertai_llm.gbnf.patterns import PatternError, Search, parse_pattern, parse_search
 from libertai_llm.gbnf.places import Place
 
 MAX_COUNT = 5_000
@@ -66,13 +66,22 @@ def pattern_automaton(place: Place, keyword: str, value: str) -> Automaton:
     """The texts in which a pattern is found, or, for `format`, that are of this format."""
     try:
         if keyword != "format":
-            return automata.from_pattern(parse_pattern(value), is_search=True)
+            return _search(parse_search(value))
         pattern = formats.pattern_of(value)
         if pattern is None:
             raise PatternError("no regular pattern tells this format")
         return automata.from_pattern(parse_pattern(pattern))
     except PatternError as error:
         raise place.error(f"`{value[:80]}` is beyond us: {error}", keyword) from None
+
+
+def _search(search: Search) -> Automaton:
+    found = automata.from_pattern(search.main, is_search=True)
+    for pattern in search.wanted:
+        found = automata.intersection(found, automata.from_pattern(pattern, is_search=True))
+    for pattern in search.unwanted:
+        found = automata.difference(found, automata.from_pattern(pattern, is_search=True))
+    return found
 
 
 def both(place: Place, one: Automaton, other: Automaton) -> Automaton:
