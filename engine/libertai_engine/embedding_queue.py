@@ -227,7 +227,7 @@ class EmbeddingWorker:
         self._count(rows, time.perf_counter() - begun)
         start = 0
         for job, indices in batch.parts:
-            job.put(indices, vectors[start : start + len(indices)])
+            self._hand_out(job, indices, vectors[start : start + len(indices)])
             start += len(indices)
 
     def _run_one_by_one(self, batch: _Batch, error: Exception) -> None:
@@ -235,10 +235,19 @@ class EmbeddingWorker:
         logger.error("a batch of embeddings failed: %r", error)
         for job, indices in batch.parts:
             try:
-                job.put(indices, self._encoder.encode([job.rows[index] for index in indices]))
+                vectors = self._encoder.encode([job.rows[index] for index in indices])
             except Exception:
                 logger.exception("the embedding model failed")
                 job.fail(GenerationFailed("the model failed on this request"))
+            else:
+                self._hand_out(job, indices, vectors)
+
+    def _hand_out(self, job: _Job, indices: Sequence[int], vectors: torch.Tensor) -> None:
+        try:
+            job.put(indices, vectors)
+        except Exception:  # no memory for all of its vectors, for one
+            logger.exception("a request's embeddings cannot be kept")
+            job.fail(GenerationFailed("the embeddings of this request could not be kept"))
 
     def _count(self, rows: Sequence[Row], seconds: float) -> None:
         old = self.totals
