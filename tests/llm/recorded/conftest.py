@@ -36,6 +36,7 @@ REPLAY_URL = "http://127.0.0.1"
 SERVERS = (
     *("dec2023", "dec2023-key", "dec2023-infill", "dec2023-sticky"),
     *("today", "today-key", "today-sticky"),
+    *("dec2023-embedding", "today-embedding"),
 )
 API_KEY = "recorded-key"
 STICKY_COOKIE = "node"
