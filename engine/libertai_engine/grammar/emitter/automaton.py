@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from libertai_engine.grammar.emitter.code_points import Ranges, lead_bytes
+from libertai_engine.grammar.emitter.code_points import Ranges, bits_of, lead_bytes
 from libertai_engine.grammar.emitter.forest import Choice, Forest, Loop, OneOf, Series, Text
 
 # A repetition is unrolled while its copies together stay below this size.
@@ -116,7 +116,9 @@ class _Machine:
         return len(self.ends) - 1
 
     def _measure(self, root: int) -> None:
-        for node in self._forest.below([root]):
+        nodes = self._forest.below([root])
+        self._budget.spend(len(nodes))
+        for node in nodes:
             self._sizes[node] = min(self._size(node), LONGEST_UNROLLED + 1)
 
     def _size(self, node: int) -> int:
@@ -276,10 +278,11 @@ class _Explorer:
             targets.setdefault(self._class(edge.ranges), set()).add(edge.target)
         blocks: list[tuple[int, frozenset[int]]] = []
         for kinds, reached in targets.items():
-            self._budget.spend(len(blocks) + 1)
+            self._budget.spend(len(blocks) + len(reached))
             left, after = kinds, list[tuple[int, frozenset[int]]]()
             for block, states in blocks:
                 both = block & left
+                self._budget.spend(len(states) if both else 0)
                 left &= ~block
                 after += [(block & ~both, states)] if block != both else []
                 after += [(both, states | reached)] if both else []
@@ -300,11 +303,3 @@ class _Explorer:
     def _lead_bytes(self, ranges: Ranges) -> int:
         bits = self._leads.get(ranges)
         return self._leads.setdefault(ranges, lead_bytes(ranges)) if bits is None else bits
-
-
-def bits_of(bits: int) -> Iterator[int]:
-    """The numbers in a set of bits, smallest first."""
-    while bits:
-        lowest = bits & -bits
-        yield lowest.bit_length() - 1
-        bits ^= lowest

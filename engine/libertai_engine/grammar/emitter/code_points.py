@@ -1,11 +1,11 @@
-"""Sets of code points as ranges, and the bytes that their UTF-8 begins with.
+"""Sets of code points as ranges, the bytes that their UTF-8 begins with, and sets of small numbers.
 
 In: ranges `(first, last)`, both inclusive. Out: ranges, or sets of bytes as bits of an integer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 Ranges: TypeAlias = tuple[tuple[int, int], ...]
@@ -50,3 +50,11 @@ def lead_bytes(ranges: Ranges) -> int:
         low, high = lead_byte(first), lead_byte(last)
         bits |= (1 << high + 1) - (1 << low)
     return bits
+
+
+def bits_of(bits: int) -> Iterator[int]:
+    """The numbers in a set of bits, smallest first."""
+    while bits:
+        lowest = bits & -bits
+        yield lowest.bit_length() - 1
+        bits ^= lowest

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from libertai_engine.grammar.emitter.automaton import Budget, bits_of
+from libertai_engine.grammar.emitter.automaton import Budget
+from libertai_engine.grammar.emitter.code_points import bits_of
 from libertai_engine.grammar.emitter.forest import (
     Call,
     Choice,

@@ -21,15 +21,16 @@ Building a node applies the laws of regular expressions below, each of which kee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from libertai_engine.errors import InvalidRequest
 from libertai_engine.grammar.emitter.code_points import Ranges, joined
 
-# NOTE: a sequence within a sequence is spliced in only up to this length. Without the bound, n
-# nested groups would be copied n times over: n² numbers.
+# NOTE: a sequence within a sequence is spliced in, and texts are joined, only up to this length.
+# Otherwise n nested groups would be copied n times over, and rules of "two of the next rule" would
+# write down 2ⁿ characters.
 LONGEST_SPLICE = 64
 
 # Counts are multiplied out up to here; beyond it a repetition of a repetition stays one.
@@ -127,13 +128,14 @@ class Forest:
     """All nodes ever built, by number.
 
     Invariant: equal shapes have one number; children have smaller numbers than their parents;
-    there are at most `limit` nodes.
+    there are at most `limit` nodes; `_calls` has the rules called below each.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._shapes: list[Shape] = [Never(), Series(())]
         self._numbers: dict[Shape, int] = {shape: at for at, shape in enumerate(self._shapes)}
+        self._calls = [0, 0]
 
     def __getitem__(self, node: int) -> Shape:
         return self._shapes[node]
@@ -141,13 +143,21 @@ class Forest:
     def __len__(self) -> int:
         return len(self._shapes)
 
+    def calls(self, node: int) -> int:
+        """The rules that are called at or below a node, as bits of an integer."""
+        return self._calls[node]
+
     def _add(self, shape: Shape) -> int:
         known = self._numbers.get(shape)
         if known is not None:
             return known
         if len(self._shapes) >= self._limit:
             raise InvalidRequest("the grammar is too large", field="grammar")
+        calls = 1 << shape.rule if isinstance(shape, Call) else 0
+        for child in children(shape):
+            calls |= self._calls[child]
         self._shapes.append(shape)
+        self._calls.append(calls)
         return self._numbers.setdefault(shape, len(self._shapes) - 1)
 
     def text(self, text: str) -> int:
@@ -188,18 +198,18 @@ class Forest:
         return shape.items if isinstance(shape, Series) and is_short else (item,)
 
     def _with_texts_joined(self, items: Sequence[int]) -> Iterator[int]:
-        run: list[str] = []
+        run = ""
         for item in items:
             shape = self._shapes[item]
-            if isinstance(shape, Text):
-                run.append(shape.text)
-                continue
-            if run:
-                yield self.text("".join(run))
-                run = []
-            yield item
+            text = shape.text if isinstance(shape, Text) else ""
+            if run and not (text and len(run) + len(text) <= LONGEST_SPLICE):
+                yield self.text(run)
+                run = ""
+            run += text
+            if not text:
+                yield item
         if run:
-            yield self.text("".join(run))
+            yield self.text(run)
 
     def _with_counts_added(self, items: Iterable[int]) -> Iterator[int]:
         base, low, high = EMPTY, 0, 0  # type: int, int, int | None
@@ -295,12 +305,13 @@ class Forest:
             case _:
                 return self._numbers[shape]
 
-    def below(self, roots: Iterable[int]) -> list[int]:
-        """Every node at or below these, children first. Does not follow calls."""
-        found = set(roots)
+    def below(self, roots: Iterable[int], known: Container[int] = ()) -> list[int]:
+        """Every node at or below these, children first. Follows neither calls nor known nodes."""
+        found = {root for root in roots if root not in known}
         todo = list(found)
         while todo:
-            new = [each for each in children(self._shapes[todo.pop()]) if each not in found]
+            below = children(self._shapes[todo.pop()])
+            new = [each for each in below if each not in found and each not in known]
             found.update(new)
             todo.extend(new)
         return sorted(found)

@@ -50,9 +50,7 @@ class Regular:
         return self._sizes[node]
 
     def _learn(self, root: int) -> None:
-        if root in self._is_regular:
-            return
-        for node in self._forest.below([root]):
+        for node in self._forest.below([root], self._is_regular):
             shape = self._forest[node]
             below = children(shape)
             is_other = isinstance(shape, Call | OneToken | Lexeme)
@@ -81,9 +79,8 @@ class Regular:
         N(x{a,b}) = x{a,b} with a at least 1 if x is not nullable; else x{a,b} = x'{0,b}, each
         empty turn being one left out, and N of that is x'{1,b}.
         """
-        for node in self._forest.below([root]):
-            if node not in self._non_empty:
-                self._non_empty[node] = self._without_empty(node)
+        for node in self._forest.below([root], self._non_empty):
+            self._non_empty[node] = self._without_empty(node)
         return self._non_empty[root]
 
     def _without_empty(self, node: int) -> int:

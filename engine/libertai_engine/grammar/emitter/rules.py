@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from libertai_engine.errors import InvalidRequest
+from libertai_engine.grammar.emitter.code_points import bits_of
 from libertai_engine.grammar.emitter.forest import NEVER, Call, Choice, Forest, Loop, Never, Series
 from libertai_engine.grammar.syntax import (
     Alternation,
@@ -53,9 +54,8 @@ class Rules:
     root: int
 
     def called_by(self, body: int) -> list[int]:
-        """The rules that a node calls, in the order of the nodes."""
-        shapes = (self.forest[node] for node in self.forest.below([body]))
-        return [shape.rule for shape in shapes if isinstance(shape, Call)]
+        """The rules that a node calls."""
+        return list(bits_of(self.forest.calls(body)))
 
 
 def planted(grammar: Grammar, tokens: SpecialTokens) -> Rules:
@@ -201,15 +201,12 @@ def rewritten(
     forest: Forest, root: int, calls: Mapping[int, int], known: MutableMapping[int, int]
 ) -> int:
     """The node with calls replaced; `known` remembers what became of every node seen."""
-    for node in forest.below([root]):
-        if node not in known:
-            shape = forest[node]
-            is_call = isinstance(shape, Call) and shape.rule in calls
-            known[node] = (
-                calls[shape.rule]
-                if isinstance(shape, Call) and is_call
-                else forest.rebuilt(shape, known.__getitem__)
-            )
+    for node in forest.below([root], known):
+        shape = forest[node]
+        if isinstance(shape, Call) and shape.rule in calls:
+            known[node] = calls[shape.rule]
+        else:
+            known[node] = forest.rebuilt(shape, known.__getitem__)
     return known[root]
 
 
@@ -232,7 +229,9 @@ def written_out(rules: Rules, solve: Solver) -> Rules:
         bodies = {
             rule: rewritten(rules.forest, rules.bodies[rule], calls, seen) for rule in component
         }
-        is_circle = len(component) > 1 or component[0] in rules.called_by(bodies[component[0]])
+        is_circle = len(component) > 1 or component[0] in rules.called_by(
+            rules.bodies[component[0]]
+        )
         written = solve(rules.forest, bodies) if is_circle else bodies
         if not is_circle or written is None:
             known.update(seen.maps[0])

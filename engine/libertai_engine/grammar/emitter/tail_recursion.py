@@ -24,7 +24,7 @@ lose them. Such circles are left alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 from libertai_engine.grammar.emitter.forest import (
@@ -51,7 +51,7 @@ def solved(forest: Forest, bodies: Mapping[int, int]) -> dict[int, int] | None:
         return None
     equations: dict[int, Equation] = {}
     for rule, body in bodies.items():
-        equation = _Reader(forest, set(bodies)).read(body)
+        equation = _Reader(forest, bodies).read(body)
         if equation is None:
             return None
         equations[rule] = equation
@@ -102,47 +102,49 @@ def _united(forest: Forest, *equations: Equation) -> Equation:
 
 
 class _Reader:
-    """Reads bodies as equations. Invariant: `_known[node]` is None if a call in it is not last."""
+    """Reads bodies as equations. Invariant: `_known[node]` is None if a call in it is not last;
+    nodes without calls of the circle are not in it.
+    """
 
-    def __init__(self, forest: Forest, circle: set[int]) -> None:
+    def __init__(self, forest: Forest, circle: Iterable[int]) -> None:
         self._forest = forest
-        self._circle = circle
+        self._circle = sum(1 << rule for rule in circle)
         self._known: dict[int, Equation | None] = {}
 
+    def __contains__(self, node: object) -> bool:
+        """Whether there is nothing to learn of a node."""
+        return isinstance(node, int) and not self._has_call(node)
+
     def read(self, body: int) -> Equation | None:
-        for node in self._forest.below([body]):
+        """None if a call is not last."""
+        for node in self._forest.below([body], self):
             self._known[node] = self._equation(node)
-        return self._known[body]
+        return self._read(body)
+
+    def _read(self, node: int) -> Equation | None:
+        return self._known[node] if self._has_call(node) else {None: node}
+
+    def _has_call(self, node: int) -> bool:
+        return bool(self._forest.calls(node) & self._circle)
 
     def _equation(self, node: int) -> Equation | None:
         match self._forest[node]:
-            case Call(rule) if rule in self._circle:
+            case Call(rule):
                 return {rule: EMPTY}
-            case Series(items) if items:
+            case Series(items):
                 return self._of_series(items)
             case Choice(options):
-                parts = [self._known[option] for option in options]
+                parts = [self._read(option) for option in options]
                 known = [part for part in parts if part is not None]
                 return _united(self._forest, *known) if len(known) == len(parts) else None
-            case Loop(item, low, high):
-                return self._of_loop(node, item, low, high)
+            case Loop(item, 0, 1):
+                known_item = self._read(item)
+                return known_item and _united(self._forest, known_item, {None: EMPTY})
             case _:
-                return {None: node}
+                return None
 
     def _of_series(self, items: tuple[int, ...]) -> Equation | None:
-        last = self._known[items[-1]]
+        last = self._read(items[-1])
         if last is None or any(self._has_call(item) for item in items[:-1]):
             return None
         return _prefixed(self._forest, self._forest.series(items[:-1]), last)
-
-    def _of_loop(self, node: int, item: int, low: int, high: int | None) -> Equation | None:
-        known = self._known[item]
-        if not self._has_call(item):
-            return {None: node}
-        if known is None or (low, high) != (0, 1):
-            return None
-        return _united(self._forest, known, {None: EMPTY})
-
-    def _has_call(self, node: int) -> bool:
-        known = self._known[node]
-        return known is None or any(to is not None for to in known)
