@@ -181,7 +181,8 @@ _KINDS: dict[int, type[APIError]] = {
 }
 _BAD_REQUESTS = (400, 405, 413, 414, 415, 422, 431)
 _OVERFLOW_WORDS = re.compile(
-    r"context_length_exceeded|exceed_context_size|too large to process|maximum context (size|length|window)"
+    r"context_length_exceeded|exceed_context_size|too large to process"
+    r"|maximum context (size|length|window)"
     r"|(exceed|longer than|larger than|too (long|large) for|not fit).{0,80}"
     r"context (size|length|window)|context (size|length|window).{0,40}exceeded",
     re.IGNORECASE,
