@@ -62,6 +62,32 @@ pairs = st.tuples(token_ids | words, st.floats(-20, 20) | st.just(False))
 
 Strategies = dict[str, st.SearchStrategy[Any]]
 
+GRAMMARS = (
+    'root ::= "yes" | "no"',
+    "root ::= [a-z]+",
+    'root ::= "{" [0-9]{1,3} "}" | ""',
+    'root ::= root "a"',
+    "root ::= (",
+)
+schemas = st.recursive(
+    st.sampled_from([{}, True, {"type": "string"}, {"enum": [1, "é", None]}, {"maxLength": 3}]),
+    lambda inner: (
+        st.builds(
+            lambda name, one, two: {
+                "type": "object",
+                "properties": {name: one},
+                "anyOf": [two, {}],
+            },
+            words,
+            inner,
+            inner,
+        )
+        | st.builds(lambda one: {"type": "array", "items": one, "maxItems": 2}, inner)
+        | st.builds(lambda one, two: {"oneOf": [one, two], "not": one}, inner, inner)
+    ),
+    max_leaves=4,
+)
+
 # What makes sense in each field; anything at all is tried in each of them, too.
 OPTIONS: Strategies = {
     "temperature": st.floats(-1, 3),
@@ -104,6 +130,9 @@ OPTIONS: Strategies = {
     "slot_id": st.integers(-1, 1),
     "id_slot": st.integers(-1, 1),
     "context_shift": st.booleans(),
+    "grammar": st.sampled_from(["", *GRAMMARS]) | words,
+    "json_schema": schemas,
+    "compact_json": st.booleans(),
 }
 PROMPTS: Strategies = {
     "prompt": words.filter(bool)
@@ -118,7 +147,7 @@ GAPS: Strategies = {
     "prompt": words,
     "input_extra": st.lists(st.fixed_dictionaries({"text": words}), max_size=2),
 }
-SPECIAL = ("grammar", "json_schema", "system_prompt", "image_data")
+SPECIAL = ("system_prompt", "image_data")
 OTHERS: dict[str, Strategies] = {
     "/tokenize": {
         "content": words,
@@ -252,6 +281,8 @@ def check_error(reply: Reply, body: dict[str, Any]) -> None:
         assert error["n_prompt_tokens"] >= error["n_ctx"] == CONTEXT
     elif message == "no token possible":
         assert body.get("logit_bias"), body
+    elif message.startswith("failed to parse grammar: line "):
+        assert body.get("grammar"), body
     else:
         assert any(f"`{name}" in message or f'"{name}"' in message for name in {"prompt", *body})
 

@@ -41,7 +41,7 @@ class Difference:
 
 
 def _is_answered(recording: Recording) -> bool:
-    return recording.is_completion and recording.kind != "grammar"
+    return recording.is_completion
 
 
 def _named(*names: str) -> Callable[[Recording], bool]:
@@ -154,7 +154,13 @@ IN_SINGLE_ANSWERS = (
         name="another slot",
         there="The slot that was used longest ago.",
         here="The slot that holds most of the prompt, even if nothing of it is used.",
-        concerns=_named("stop_stream/2", "stop_stream/3", "stop_stream/7", "context/shift_keep"),
+        concerns=_named(
+            "stop_stream/2",
+            "stop_stream/3",
+            "stop_stream/7",
+            "context/shift_keep",
+            "grammar/digits",
+        ),
         aspects={"slot_id"},
         fits=lambda finding: {finding.theirs, finding.ours} == {0, 1},
     ),
@@ -248,14 +254,15 @@ IN_SINGLE_ANSWERS = (
         fits=lambda finding: finding.ours.json == {"content": "\ufffd\x7f\ufffd"},
     ),
     Difference(
-        name="no grammar yet",
-        there="Constrains the answer to `grammar`.",
-        here="501 that names the field.",
-        concerns=lambda recording: recording.kind == "grammar",
-        aspects={"status"},
-        fits=lambda finding: (
-            finding.ours.status == 501 and "`grammar`" in finding.ours.error["message"]
-        ),
+        name="a finished grammar ends the answer",
+        there="Evaluates every token, and samples an end token behind the grammar's last one.",
+        here="Ends with the grammar's last token. What the grammar leaves no choice about is "
+        "appended without a step for each token: evaluated when something is sampled behind it, "
+        "or not at all.",
+        concerns=_named("grammar/yesno", "grammar/digits", "grammar/unicode"),
+        aspects={"tokens_cached"},
+        fits=lambda finding: 0 < finding.ours < finding.theirs,
+        proof="test_a_finished_grammar_ends_the_answer",
     ),
 )
 
@@ -283,6 +290,7 @@ ADDITIONAL_KEYS = {
     ("/props", "build_info"): "name and version of this server",
     ("/props", "chat_template"): "the model's chat template",
     ("/props", "default_generation_settings"): "the context of a slot",
+    ("/props", "embedding"): "the embedding model, if there is one",
     ("/props", "eos_token"): "the model's text for EOS",
     ("/props", "modalities"): "what else than text the model reads",
     ("/props", "model_alias"): "what the model is called",

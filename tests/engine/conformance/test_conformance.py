@@ -212,7 +212,7 @@ def test_half_precision_explains_every_distribution(tokenizer: Tokenizer) -> Non
 def test_cached_and_evaluated_tokens_are_the_prompt(replies: dict[str, Reply]) -> None:
     """Whatever was found in the cache, the numbers add up, and one token is always evaluated."""
     for recording in RECORDINGS:
-        if not recording.is_completion or recording.kind == "grammar":
+        if not recording.is_completion:
             continue
         reply = replies[recording.name]
         last = reply.events[-1] if recording.is_stream else reply.json
@@ -249,6 +249,16 @@ def test_a_shift_two_tokens_later_writes_their_text() -> None:
             assert sum(len(char.encode()) - 1 for char in theirs) == 2
             ours = roomier.post("/completion", same_question(recording)).json
             assert (ours["content"], ours["truncated"]) == (theirs, True)
+
+
+def test_a_finished_grammar_ends_the_answer(server: Running) -> None:
+    """Their text and their count, without a step for what is forced or for the end."""
+    recording = BY_NAME["grammar/yesno"]
+    theirs = recording.events[0]
+    ours = server.post("/completion", same_question(recording)).json
+    for key in ("content", "tokens_predicted", "stopped_eos"):
+        assert ours[key] == theirs[key]
+    assert ours["tokens_cached"] == ours["tokens_evaluated"] == theirs["tokens_cached"] - 2
 
 
 def test_text_behind_a_control_token_is_read_as_the_model_reads_it(server: Running) -> None:
