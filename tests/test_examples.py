@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -143,6 +144,14 @@ def test_answers_are_objects(demo_server: str) -> None:
     printed = run(sys.executable, "structured.py", demo_server)
     assert len(re.findall(r"^name=.* age=\d+$", printed, flags=re.MULTILINE)) >= 2
     assert len(re.findall(r"^\{'name': ", printed, flags=re.MULTILINE)) > 1
+
+
+def test_grammars_hold_answers(demo_server: str) -> None:
+    """The schema's object, the own grammar's words, and what no grammar can express."""
+    person, verdict, refused = run(sys.executable, "grammars.py", demo_server).splitlines()
+    assert list(ast.literal_eval(person)) == ["name", "age", "languages"]
+    assert re.fullmatch(r"(yes|no), certainty ([1-9]|10)", verdict)
+    assert refused.endswith("(at #/uniqueItems)")
 
 
 @needs_curl
