@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from libertai_llm import facts, plan
 from libertai_llm.call import Call
 from libertai_llm.drive_async import AsyncDriver
-from libertai_llm.embeddings import Vector, batches_of, check_texts, embedding_options
+from libertai_llm.embeddings import (
+    Vector,
+    batches_of,
+    check_texts,
+    embedding_options,
+    naming_texts,
+)
 from libertai_llm.errors import APIError
 from libertai_llm.params import infill_parts
 from libertai_llm.plan import Caller, Plan
@@ -200,7 +206,8 @@ class AsyncClient:
         vectors: list[Vector] = []
         for batch in batches_of(checked, size):
             call = self._plan.embedding(batch, options, caller)
-            vectors += await self._driver.vectors(call, len(batch))
+            with naming_texts(len(vectors)):
+                vectors += await self._driver.vectors(call, len(batch))
             if on_progress is not None:
                 on_progress(len(batch))
         return vectors

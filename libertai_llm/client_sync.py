@@ -15,7 +15,13 @@ import requests
 from libertai_llm import facts, plan
 from libertai_llm.call import Call
 from libertai_llm.drive_sync import Driver
-from libertai_llm.embeddings import Vector, batches_of, check_texts, embedding_options
+from libertai_llm.embeddings import (
+    Vector,
+    batches_of,
+    check_texts,
+    embedding_options,
+    naming_texts,
+)
 from libertai_llm.errors import APIError
 from libertai_llm.http_sync import HTTPTransport
 from libertai_llm.params import infill_parts
@@ -193,7 +199,8 @@ class Client:
         vectors: list[Vector] = []
         for batch in batches_of(checked, size):
             call = self._plan.embedding(batch, options, caller)
-            vectors += self._driver.vectors(call, len(batch))
+            with naming_texts(len(vectors)):
+                vectors += self._driver.vectors(call, len(batch))
             if on_progress is not None:
                 on_progress(len(batch))
         return vectors

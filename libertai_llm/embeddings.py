@@ -7,11 +7,19 @@ Out: bodies for batches of texts; one vector for each text, or an error that say
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from libertai_llm.checks import check_integer, check_text
-from libertai_llm.errors import InvalidOption, InvalidReply, NotSupported, SlotUnavailable
+from libertai_llm.errors import (
+    APIError,
+    InvalidOption,
+    InvalidReply,
+    NotSupported,
+    SlotUnavailable,
+)
 
 MAX_BATCH = 2048  # what our own server takes in one request
 MAX_DIMENSIONS = 1 << 20
@@ -50,6 +58,21 @@ def batches_of(texts: Sequence[str], size: int) -> Iterator[Sequence[str]]:
         yield texts[start : start + size]
 
 
+@contextmanager
+def naming_texts(start: int) -> Iterator[None]:
+    """Have a refusal of a batch name the caller's texts, the first of which is number `start`."""
+    try:
+        yield
+    except APIError as error:
+        error.message = _PLACE.sub(
+            lambda found: f"`texts[{start + int(found[1] or 0)}]`", error.message
+        )
+        raise
+
+
+_PLACE = re.compile(r"`content(?:\[(\d+)\])?`")
+
+
 def read_vectors(reply: Any, count: int) -> list[Vector]:
     """The vectors of an answer, in the order of the texts.
 
@@ -83,7 +106,7 @@ def _refuse_other_answers(reply: Mapping[str, Any]) -> None:
 def _vector(value: Any) -> Vector:
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
         value = value[0]  # today's server has a list of vectors for each text
-    if not isinstance(value, list) or not value:
+    if not isinstance(value, list) or not value or isinstance(value[0], list):
         raise InvalidReply("an embedding is no list of numbers (does the server pool them?)")
     if not _are_numbers(value):
         raise InvalidReply("the server's embeddings are not numbers: it has to be started again")
