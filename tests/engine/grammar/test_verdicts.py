@@ -10,6 +10,7 @@ from random import Random
 import pytest
 import torch
 
+from libertai_engine.errors import InvalidRequest
 from libertai_engine.grammar.compiler import CompiledGrammar
 from libertai_engine.grammar.emitter import SpecialTokens, emit_chars, emit_merged
 from libertai_engine.grammar.gbnf import parse_gbnf
@@ -60,13 +61,19 @@ class Walk:
         return may_end
 
     def check_mask(self) -> list[int]:
-        """The tokens that may come next, on every one of which both agree."""
-        logits = torch.zeros(len(self._spelling.pieces))  # [vocab]
-        self._matcher.mask(logits)
-        found = (logits == 0).nonzero().flatten().tolist()
+        """The tokens that may come next, on every one of which both agree.
+
+        Where the vocabulary has none the answer fails; it is never taken for complete.
+        """
         text = [at for at in range(len(self._spelling.pieces)) if at != END and self._after(at)]
-        # NOTE: where nothing can be written, llguidance's mask is the end alone.
-        assert found == ([END] * is_complete(self._state) + text or [END])
+        expected = [END] * is_complete(self._state) + text
+        logits = torch.zeros(len(self._spelling.pieces))  # [vocab]
+        if expected:
+            self._matcher.mask(logits)
+            assert (logits == 0).nonzero().flatten().tolist() == expected
+        else:
+            with pytest.raises(InvalidRequest):
+                self._matcher.mask(logits)
         return text
 
     def _after(self, token_id: int) -> State:
