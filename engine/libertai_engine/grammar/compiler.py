@@ -16,7 +16,7 @@ from typing import Any
 import llguidance
 
 from libertai_engine.errors import InvalidRequest
-from libertai_engine.grammar.emitter import SpecialTokens, emit_chars
+from libertai_engine.grammar.emitter import SpecialTokens, emit_chars, emit_merged
 from libertai_engine.grammar.gbnf import parse_gbnf
 from libertai_engine.grammar.matcher import GrammarMatcher, short
 from libertai_engine.grammar.schema import SchemaDocument
@@ -35,7 +35,7 @@ LIMITS = llguidance.LLParserLimits(
 # written in the tokenizer's own way. What is forced is decided by the engine.
 PREAMBLE = '%llguidance {"no_forcing": true}\n'
 
-EMITTERS = (emit_chars,)  # the fast form first, the exact one last
+EMITTERS = (emit_merged, emit_chars)  # the fast form first, the exact one last
 Form = Callable[[], str]  # a text in llguidance's Lark dialect, made when it is needed
 
 
