@@ -5,6 +5,9 @@ In: a `Grammar` and the `SpecialTokens` of the vocabulary. Out: Lark text.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+from libertai_engine.errors import InvalidRequest
 from libertai_engine.grammar.emitter.lark import written
 from libertai_engine.grammar.emitter.merge import merged
 from libertai_engine.grammar.emitter.rules import (
@@ -35,7 +38,10 @@ def emit_merged(grammar: Grammar, tokens: SpecialTokens) -> str:
     Raises InvalidRequest (`field="grammar"`) as it does.
     """
     rules = _prepared(grammar, tokens)
-    return written(merged(rules) or rules, tokens)
+    fast = merged(rules)
+    with suppress(InvalidRequest):  # too large in this form alone, perhaps
+        return written(fast or rules, tokens)
+    return written(rules, tokens)
 
 
 def _prepared(grammar: Grammar, tokens: SpecialTokens) -> Rules:
