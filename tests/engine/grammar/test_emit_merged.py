@@ -11,6 +11,7 @@ from random import Random
 import pytest
 
 from libertai_engine.grammar.emitter import SpecialTokens, emit_chars, emit_merged
+from libertai_engine.grammar.gbnf import parse_gbnf
 from libertai_engine.grammar.syntax import Grammar
 from tests.engine.grammar.random_grammars import random_grammar
 from tests.engine.grammar.vocabularies import (
@@ -24,7 +25,7 @@ from tests.engine.grammar.vocabularies import (
 
 TOKENS = SpecialTokens({"<|mark|>": CONTROL}, frozenset({END}))
 VOCABULARIES = [byte_level(), byte_fallback(), word_pieces()]
-ROUNDS = int(os.environ.get("GRAMMAR_ROUNDS", "150"))
+ROUNDS = int(os.environ.get("GRAMMAR_ROUNDS", "60"))
 STEPS = 12
 
 
@@ -66,3 +67,83 @@ def test_both_forms_give_the_same_masks_where_tokens_are_named(vocabulary: Vocab
     for seed in range(ROUNDS):
         random = Random(f"tokens {vocabulary.name} {seed}")
         compare(random, random_grammar(random, tokens=named), vocabulary)
+
+
+def gbnf(text: str) -> Grammar:
+    return parse_gbnf(text, token_id_of=lambda name: None)
+
+
+JSON = r"""
+root ::= object
+value ::= object | array | string | number | ("true" | "false" | "null") ws
+object ::= "{" ws (string ":" ws value ("," ws string ":" ws value)*)? "}" ws
+array ::= "[" ws (value ("," ws value)*)? "]" ws
+string ::= "\"" ([^"\\\x7F\x00-\x1F] | "\\" (["\\bfnrt] | "u" [0-9a-fA-F]{4}))* "\"" ws
+number ::= "-"? ([0-9] | [1-9] [0-9]{0,15}) ("." [0-9]+)? ([eE] [-+]? [0-9]{1,15})? ws
+ws ::= | " " | "\n" [ \t]{0,20}
+"""
+
+
+def test_what_does_not_recur_is_one_lexeme() -> None:
+    """Nothing is left to the parser."""
+    lark = emit_merged(gbnf('root ::= move (" " move)*\nmove ::= [a-h] [1-8] "x"?'), TOKENS)
+    rules = [line.split(":")[0] for line in lark.splitlines()[1:] if line[0] not in "T"]
+    assert rules == ["start", "r0"], lark
+
+
+def test_json_is_read_by_the_lexer_but_for_its_brackets() -> None:
+    """A string with what is around it is one lexeme, and no rule reads single characters."""
+    lark = emit_merged(gbnf(JSON), TOKENS)
+    assert not [line for line in lark.splitlines() if line.startswith("c")], lark
+    assert len([line for line in lark.splitlines() if ": T" in line and line[0] == "n"]) <= 9
+
+
+@pytest.mark.parametrize(
+    ("grammar", "text"),
+    [
+        ('root ::= (name "=" sum "\\n")+\nsum ::= name ("+" name)* | "(" sum ")"\n'
+         "name ::= [a-z]+ [ \\n]*", "ab=a+b\nc=d\n"),
+        ('root ::= "(" root ")" | "a" "b" | "ab" "c"', "((ab))"),
+        ('root ::= "(" root ")" | [a-z]+ "x"', "(aaxx)"),
+        ('root ::= call | "(" root ")"\ncall ::= [a-z]+ "(" call? ")" | "if" "(" call "(" ")" ")"',
+         "(if(a()()))"),
+        ('root ::= "(" root ")" | "a"* [aé] | "aaè"', "(aaé)"),
+        ('root ::= "(" root ")" | "a"? "b"? "a"? "a"* "c"', "(abaac)"),
+        ('root ::= number ("." number)* ".." root? \nnumber ::= "-"? [0-9]+ ("." [0-9]+)?',
+         "1.5.2.."),
+        ('root ::= item*\nitem ::= "-" [^\\n]+ "\\n" | "{" root "}"', "-é}\n{-a\n}"),
+    ],
+)  # fmt: skip
+def test_what_a_longest_match_alone_would_lose_is_kept(grammar: str, text: str) -> None:
+    """Every text here needs a lexeme to stop where another one could go on."""
+    lark = emit_merged(gbnf(grammar), TOKENS)
+    for vocabulary in VOCABULARIES[:2]:
+        for spelled in (vocabulary(text), [each for one in text for each in vocabulary(one)]):
+            matcher = vocabulary.matcher(lark)
+            assert matcher.try_consume_tokens(spelled) == len(spelled), lark
+            assert matcher.is_accepting()
+            assert_same_along(spelled, gbnf(grammar), vocabulary)
+
+
+def assert_same_along(ids: list[int], grammar: Grammar, vocabulary: Vocabulary) -> None:
+    fast, plain = (vocabulary.matcher(emit(grammar, TOKENS)) for emit in (emit_merged, emit_chars))
+    for each in ids:
+        assert fast.compute_bitmask() == plain.compute_bitmask()
+        assert fast.consume_token(each) and plain.consume_token(each)
+    assert fast.is_accepting() == plain.is_accepting()
+
+
+def test_a_grammar_that_takes_too_long_to_think_about_comes_out_plain() -> None:
+    """Deciding is bounded by steps; the plain form needs no decision."""
+    words = " | ".join(f'"{at:05}{at * 7919 % 10007:05}"' for at in range(2500))
+    grammar = gbnf(f'root ::= ({words}) root? "x"')
+    assert emit_merged(grammar, TOKENS) == emit_chars(grammar, TOKENS)
+
+
+def test_a_part_that_is_too_large_for_a_lexeme_is_cut() -> None:
+    """Rules of two of the next are 2²⁰ characters when written out, which llguidance would do."""
+    rules = [f"r{at} ::= r{at + 1} [a-{chr(98 + at)}] r{at + 1}" for at in range(20)]
+    grammar = gbnf("\n".join(["root ::= r0", *rules, 'r20 ::= "x"']))
+    lark = emit_merged(grammar, TOKENS)
+    assert len(lark) < 20_000
+    assert_same_along(VOCABULARIES[0](""), grammar, VOCABULARIES[0])

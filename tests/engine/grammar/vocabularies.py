@@ -74,8 +74,7 @@ class Vocabulary:
 
     @cached_property
     def native(self) -> LLTokenizer:
-        # NOTE: without slices, which would only make large vocabularies faster.
-        return LLTokenizer(TokenizerWrapper(self), n_vocab=len(self.tokens), slices=[])
+        return LLTokenizer(TokenizerWrapper(self), n_vocab=len(self.tokens))
 
     def __call__(self, text: str | bytes) -> list[int]:
         """Longest match first; bytes without a token are left out."""
