@@ -108,7 +108,7 @@ class _Machine:
             self._build(lexeme, root, end)
 
     def _state(self, part: int) -> int:
-        self._budget.spend(1)
+        self._budget.spend(4)
         self.parts.append(part)
         self.edges.append([])
         self.empties.append([])

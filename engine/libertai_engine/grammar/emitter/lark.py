@@ -17,6 +17,8 @@ How the dialect is read decides whether the text means what the rules mean:
   and refused beyond `DEEPEST`.
 - NOTE: of several lexemes that take the token at hand, llguidance follows the first alone. So the
   tokens that a grammar names are made disjoint: `!<[1]>`, next to `<[2]>`, is `<[2]> | <[^1,2]>`.
+  Where a token could also be read as text, it follows the named token, and in both forms the text
+  is lost: `!<[1]>* "x"` needs one "x" more than llama.cpp does. Control tokens are never text.
 - All characters are written as numbers, so nothing of a user's text can be read as syntax.
 """
 

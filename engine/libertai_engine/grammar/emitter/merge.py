@@ -57,8 +57,9 @@ from libertai_engine.grammar.emitter.rules import Rules
 
 # One takes one to three microseconds.
 MOST_STEPS = 400_000
-# llguidance follows the parts of a lexeme one by one, shared or not.
-LARGEST_LEXEME = 20_000
+# llguidance follows the parts of a lexeme one by one, shared or not. What a text of 256 KB says
+# without rules of many copies stays below this.
+LARGEST_LEXEME = 300_000
 # The first byte of no text, by which the lexer knows a token that is named.
 TOKEN_MARK = 1 << 0xFF
 
