@@ -83,7 +83,7 @@ def exactly(texts: Iterable[str]) -> Automaton:
         state = 0
         for char in text:
             if ord(char) not in edges[state]:
-                _check_size(len(edges))
+                check_size(len(edges))
                 edges[state][ord(char)] = len(edges)
                 edges.append({})
             state = edges[state][ord(char)]
@@ -94,7 +94,7 @@ def exactly(texts: Iterable[str]) -> Automaton:
 def of_length(low: int, high: int | None) -> Automaton:
     """Texts of `low` to `high` characters."""
     last = low if high is None else high
-    _check_size(last)
+    check_size(last)
     edges = [tuple((a, b, n + 1) for a, b in charsets.EVERYTHING) for n in range(last)]
     edges.append(tuple((a, b, last) for a, b in charsets.EVERYTHING) if high is None else ())
     return Automaton(tuple(edges), frozenset(range(low, last + 1)))
@@ -102,7 +102,7 @@ def of_length(low: int, high: int | None) -> Automaton:
 
 def multiples(divisor: int) -> Automaton:
     """Decimal numerals of the multiples, as JSON writes whole numbers: `-?(0|[1-9][0-9]*)`."""
-    _check_size(divisor)
+    check_size(divisor)
     # 0: start, 1: after the sign, 2: the lone zero, 3 + r: remainder r of what was read.
     first = tuple((48 + digit, 48 + digit, 3 + digit % divisor) for digit in range(1, 10))
     edges: list[Edges] = [((45, 45, 1), (48, 48, 2), *first), ((48, 48, 2), *first), ()]
@@ -125,7 +125,8 @@ _LOOP = tuple((first, last, 0) for first, last in charsets.EVERYTHING)
 EVERYTHING = Automaton((_LOOP,), frozenset({0}))
 
 
-def _check_size(states: int) -> None:
+def check_size(states: int) -> None:
+    """Raises `PatternError` for more states than may be."""
     if states > MAX_STATES:
         raise PatternError(f"it needs more than {MAX_STATES} states")
 
@@ -138,7 +139,7 @@ def _edges(
     found = []
     for first, last, target in moves:
         if target not in known:
-            _check_size(len(known))
+            check_size(len(known))
             known[target] = len(known)
             queue.append(target)
         found.append((first, last, known[target]))
@@ -162,7 +163,7 @@ def _product(one: Automaton, other: Automaton, *, is_difference: bool) -> Automa
                 continue
             pair = (to_left, to_right)
             if pair not in known:
-                _check_size(len(known))
+                check_size(len(known))
                 known[pair] = len(known)
                 queue.append(pair)
             found.append((first, last, known[pair]))

@@ -19,6 +19,8 @@ from libertai_llm.gbnf.patterns import (
 )
 
 MAX_STATES = 40_000
+# Of states looked at, all in all: about a second's worth.
+MAX_WORK = 3_000_000
 
 
 class Nondeterministic:
@@ -32,6 +34,7 @@ class Nondeterministic:
         self.free: list[list[int]] = []
         self.anchored: list[list[tuple[bool, int]]] = []
         self.moving: list[tuple[Ranges, int] | None] = []
+        self.work = 0
         self.first = self._state()
         inner = self._add(pattern, self.first)
         self.final = self._state()
@@ -70,6 +73,7 @@ class Nondeterministic:
             for target in starts[cut]:
                 counts[target] = counts.get(target, 0) + 1
             targets = frozenset(target for target, count in counts.items() if count)
+            self._spend(len(counts))
             if targets and targets not in closures:
                 closures[targets] = self._closure(targets, at_start=False, at_end=False)
             if targets:
@@ -78,6 +82,7 @@ class Nondeterministic:
     def _closure(self, states: Iterable[int], *, at_start: bool, at_end: bool) -> frozenset[int]:
         found = set(states)
         queue = list(found)
+        self._spend(len(found))
         while queue:
             state = queue.pop()
             anchored = [
@@ -87,12 +92,18 @@ class Nondeterministic:
                 if target not in found:
                     found.add(target)
                     queue.append(target)
+        self._spend(len(found))
         # Only these decide what comes next, so that sets which do the same are the same.
         return frozenset(
             state
             for state in found
             if self.moving[state] or self.anchored[state] or state == self.final
         )
+
+    def _spend(self, work: int) -> None:
+        self.work += work
+        if self.work > MAX_WORK:
+            raise PatternError("it takes too long")
 
     def _open_ends(self) -> None:
         loop = self._state()

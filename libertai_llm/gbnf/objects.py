@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 from libertai_llm.gbnf import automata, strings
 from libertai_llm.gbnf.automata import Automaton
@@ -210,15 +209,36 @@ class _Free:
         if any(_listed_names(place) for place in self.leaves):
             return NEVER
         pairs = []
-        for count in range(len(self.patterns) + 1):
-            for chosen in combinations(self.patterns, count):
-                schemas = self._schemas(chosen)
-                if schemas is not None:
-                    value = context.value(schemas, f"{hint}-value")
-                    key = self._key(chosen, context, hint)
-                    pairs.append(seq(key, context.spacing.colon, value))
-        found = alt(*(pair for pair in pairs if pair != NEVER))
+        for names, chosen in self._classes():
+            schemas = self._schemas(chosen)
+            if schemas is not None and not names.is_empty:
+                value = context.value(schemas, f"{hint}-value")
+                pairs.append(seq(self._key(names, context, hint), context.spacing.colon, value))
+        found = alt(*pairs)
         return found if found == NEVER else context.named(found, f"{hint}-pair")
+
+    def _classes(self) -> list[tuple[Automaton, tuple[tuple[Place, str], ...]]]:
+        """Names sorted by the patterns that match them."""
+        place = self.leaves[0]
+        try:
+            free = automata.difference(_naming(place, self.naming), automata.exactly(self.names))
+            found: list[tuple[Automaton, tuple[tuple[Place, str], ...]]] = [(free, ())]
+            for owner, text in self.patterns:
+                matched = key_pattern(owner, text)
+                found = [
+                    part
+                    for names, chosen in found
+                    for part in (
+                        (automata.difference(names, matched), chosen),
+                        (automata.intersection(names, matched), (*chosen, (owner, text))),
+                    )
+                    if not part[0].is_empty
+                ]
+                automata.check_size(sum(len(names.edges) for names, _ in found))
+        except PatternError as error:
+            raise place.error(f"the names of its properties are beyond us: {error}") from None
+        order = {each: index for index, each in enumerate(self.patterns)}
+        return sorted(found, key=lambda part: (len(part[1]), [order[each] for each in part[1]]))
 
     def _schemas(self, chosen: Sequence[tuple[Place, str]]) -> list[Place] | None:
         """What a property has to satisfy whose name is matched by just these patterns."""
@@ -234,21 +254,10 @@ class _Free:
             return None
         return found
 
-    def _key(self, chosen: Sequence[tuple[Place, str]], context: Context, hint: str) -> Expr:
-        if not (self.naming or self.names or self.patterns):
+    def _key(self, names: Automaton, context: Context, hint: str) -> Expr:
+        if names == automata.EVERYTHING:
             return context.any_string()
-        try:
-            found = _naming(self.leaves[0], self.naming)
-            for owner, text in self.patterns:
-                combine = automata.intersection if (owner, text) in chosen else automata.difference
-                found = combine(found, key_pattern(owner, text))
-            found = automata.difference(found, automata.exactly(self.names))
-        except PatternError as error:
-            place = self.leaves[0]
-            raise place.error(f"the names of its properties are beyond us: {error}") from None
-        if found.is_empty:
-            return NEVER
-        inner = automata.to_expr(found, f"{hint}-name", strings.escaped, context.rules)
+        inner = automata.to_expr(names, f"{hint}-name", strings.escaped, context.rules)
         return seq(Text('"'), inner, Text('"'))
 
 

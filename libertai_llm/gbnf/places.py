@@ -15,9 +15,11 @@ from typing import Any, TypeAlias
 from urllib.parse import unquote
 
 from libertai_llm.errors import UnsupportedSchema
+from libertai_llm.gbnf.automata import Automaton
 
 MAX_DEPTH = 128
 MAX_NODES = 200_000
+MAX_BITS = 1_024
 MAX_ALTERNATIVES = 256
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 
@@ -45,12 +47,14 @@ class Document:
     """A whole schema.
 
     Invariant: no deeper than `MAX_DEPTH`, and of JSON's types only; `checked` are the pointers of
-    those `oneOf` whose options were found exclusive.
+    those `oneOf` whose options were found exclusive, `automata` what its patterns and formats were
+    found to be.
     """
 
     root: Any
     ignored: frozenset[str] = frozenset()
     checked: set[str] = field(default_factory=set)
+    automata: dict[tuple[str, str], Automaton] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +124,7 @@ class Place:
         value = self.get(keyword)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.error("expected a number", keyword)
         return Decimal(repr(value))
 
@@ -243,6 +247,8 @@ def _parts(value: Any, pointer: str) -> Iterator[tuple[str, Any]]:
         raise UnsupportedSchema(f"{type(value).__name__} is no JSON", path=pointer)
     elif isinstance(value, float) and not isfinite(value):
         raise UnsupportedSchema(f"{value} is no JSON", path=pointer)
+    elif isinstance(value, int) and value.bit_length() > MAX_BITS:
+        raise UnsupportedSchema(f"a number of more than {MAX_BITS} bits", path=pointer)
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,15 +64,21 @@ def characters(leaves: Iterable[Place]) -> Automaton | None:
 
 def pattern_automaton(place: Place, keyword: str, value: str) -> Automaton:
     """The texts in which a pattern is found, or, for `format`, that are of this format."""
-    try:
-        if keyword != "format":
-            return _search(parse_search(value))
-        pattern = formats.pattern_of(value)
-        if pattern is None:
-            raise PatternError("no regular pattern tells this format")
-        return automata.from_pattern(parse_pattern(pattern))
-    except PatternError as error:
-        raise place.error(f"`{value[:80]}` is beyond us: {error}", keyword) from None
+    known = place.document.automata
+    key = ("format" if keyword == "format" else "pattern", value)
+    if key not in known:
+        try:
+            known[key] = _format(value) if keyword == "format" else _search(parse_search(value))
+        except PatternError as error:
+            raise place.error(f"`{value[:80]}` is beyond us: {error}", keyword) from None
+    return known[key]
+
+
+def _format(name: str) -> Automaton:
+    pattern = formats.pattern_of(name)
+    if pattern is None:
+        raise PatternError("no regular pattern tells this format")
+    return automata.from_pattern(parse_pattern(pattern))
 
 
 def _search(search: Search) -> Automaton:
