@@ -28,6 +28,7 @@ lint: $(VENV)/.ready-test
 bench: $(VENV)/.ready-test
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python engine/bench/run.py
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python engine/bench/conversations.py
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python engine/bench/embeddings.py
 
 record: $(VENV)/.ready-test
 	@if env | grep -q '^LIBERTAI_RECORD_'; then \

@@ -224,3 +224,13 @@ def test_a_demo_that_is_told_to_end_ends_its_server() -> None:
     assert process.returncode in (0, 128 + signal.SIGTERM)
     with pytest.raises(requests.ConnectionError):
         requests.get(f"{url}/health", timeout=30)
+
+
+def test_search_by_meaning_finds_what_is_meant() -> None:
+    """In this process, with the model that is a package."""
+    printed = run(sys.executable, "embeddings.py", None)
+    assert [line.strip().split(" ")[0] for line in printed.splitlines()[1::2]] == [
+        "Bread",
+        "Bananas",
+        "The",
+    ]
