@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import platform
+import re
 import resource
 import statistics
 import sys
@@ -120,8 +121,8 @@ def followed(
 
 
 def reason_of(error: InvalidRequest) -> str:
-    """The end of a message, which says why."""
-    return str(error).partition(";")[0].rpartition(": ")[2][:60]
+    """What a message says after what failed, and where."""
+    return re.sub(r"^[^:]*: (line \d+, column \d+: )?|;.*", "", str(error))[:60]
 
 
 def in_a_process(case: HostileCase, vocabulary: TokenVocabulary) -> Figures:
