@@ -16,10 +16,10 @@ from functools import cached_property
 from typing import Any
 
 from libertai_llm.client import AsyncClient, Client
-from libertai_llm.errors import APIError, InvalidOption
+from libertai_llm.errors import APIError, BadRequest, InvalidOption
 from libertai_llm.options import CallOptions
 from libertai_llm.prompt import CHATML, ChatTemplate
-from libertai_llm.session import SessionStore
+from libertai_llm.session import Session, SessionStore
 from libertai_llm.target import BASE_VARIABLE, resolve_target
 from libertai_llm.types import Completion, CompletionChunk, Props
 
@@ -56,6 +56,7 @@ class Connection:
         self._async_client: AsyncClient | None = None
         self._props: Props | None = None
         self._template: ChatTemplate | None = None
+        self._given: tuple[str, ChatTemplate] | None = None
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[Connection], tuple[Target, SessionStore, Translation]]:
@@ -82,12 +83,24 @@ class Connection:
         """The whole answer. Raises `InvalidOption` for images that nobody would look at."""
         call = self._prepared(call)
         with self._translated(), self.sessions.checkout(call.thread_id, prompt) as session:
+            try:
+                return self.client.complete(prompt, session=session, **call.arguments)
+            except BadRequest as error:
+                if not call.may_stay_open(error):
+                    raise
+            call = call.staying_open()
             return self.client.complete(prompt, session=session, **call.arguments)
 
     async def acomplete(self, call: CallOptions, prompt: str) -> Completion:
         """`complete` without blocking."""
         call = await self._aprepared(call)
         with self._translated(), self.sessions.checkout(call.thread_id, prompt) as session:
+            try:
+                return await self.async_client.complete(prompt, session=session, **call.arguments)
+            except BadRequest as error:
+                if not call.may_stay_open(error):
+                    raise
+            call = call.staying_open()
             return await self.async_client.complete(prompt, session=session, **call.arguments)
 
     def stream(self, call: CallOptions, prompt: str) -> Generator[CompletionChunk, None, None]:
@@ -96,8 +109,23 @@ class Connection:
         with (
             self._translated(),
             self.sessions.checkout(call.thread_id, prompt) as session,
-            closing(self.client.stream(prompt, session=session, **call.arguments)) as chunks,
+            closing(self._chunks(call, prompt, session)) as chunks,
         ):
+            yield from chunks
+
+    def _chunks(
+        self, call: CallOptions, prompt: str, session: Session
+    ) -> Generator[CompletionChunk, None, None]:
+        try:
+            with closing(self.client.stream(prompt, session=session, **call.arguments)) as chunks:
+                yield from chunks
+        except BadRequest as error:
+            if not call.may_stay_open(error):
+                raise
+        else:
+            return
+        call = call.staying_open()
+        with closing(self.client.stream(prompt, session=session, **call.arguments)) as chunks:
             yield from chunks
 
     async def astream(
@@ -106,10 +134,27 @@ class Connection:
         """`stream` without blocking."""
         call = await self._aprepared(call)
         with self._translated(), self.sessions.checkout(call.thread_id, prompt) as session:
-            answer = self.async_client.stream(prompt, session=session, **call.arguments)
-            async with aclosing(answer) as chunks:
+            async with aclosing(self._achunks(call, prompt, session)) as chunks:
                 async for chunk in chunks:
                     yield chunk
+
+    async def _achunks(
+        self, call: CallOptions, prompt: str, session: Session
+    ) -> AsyncGenerator[CompletionChunk, None]:
+        stream = self.async_client.stream
+        try:
+            async with aclosing(stream(prompt, session=session, **call.arguments)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        except BadRequest as error:
+            if not call.may_stay_open(error):
+                raise
+        else:
+            return
+        call = call.staying_open()
+        async with aclosing(stream(prompt, session=session, **call.arguments)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
         """The token ids of a text; with `add_special`, those that the server puts around it."""
@@ -119,7 +164,7 @@ class Connection:
     def template(self, source: str | None) -> ChatTemplate:
         """The chat template: the given one, else the server's, else ChatML. Asked for once."""
         if source is not None:
-            return _given_template(source)
+            return self._given_template(source)
         if self._template is None:
             self._template = _told_template(self.props())
         return self._template
@@ -127,10 +172,17 @@ class Connection:
     async def atemplate(self, source: str | None) -> ChatTemplate:
         """`template` without blocking."""
         if source is not None:
-            return _given_template(source)
+            return self._given_template(source)
         if self._template is None:
             self._template = _told_template(await self.aprops())
         return self._template
+
+    def _given_template(self, source: str) -> ChatTemplate:
+        """The template of this source; compiling one takes longer than asking a server."""
+        known = self._given
+        if known is None or known[0] != source:
+            known = self._given = (source, _given_template(source))
+        return known[1]
 
     @property
     def known_context_size(self) -> int | None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from libertai_llm.errors import InvalidOption
+from libertai_llm.errors import BadRequest, InvalidOption
 from libertai_llm.params import OPTION_NAMES, CompletionParams, python_name_of
 from libertai_llm.prompt import merge_stops
 from libertai_llm.session import ANY_SLOT
@@ -81,6 +81,16 @@ class CallOptions:
         """The same call, for an engine that can bring a grammar to its end in time."""
         extra = {**(self.options.get("extra_body") or {}), CLOSE_GRAMMAR: True}
         return replace(self, options={**self.options, "extra_body": extra})
+
+    def may_stay_open(self, error: BadRequest) -> bool:
+        """Whether the engine refused only to bring the grammar to its end in time."""
+        return self.is_closing and not error.has_begun and CLOSE_GRAMMAR in str(error)
+
+    def staying_open(self) -> CallOptions:
+        """The same call, whose answer may be cut off."""
+        extra = dict(self.options.get("extra_body") or {})
+        extra.pop(CLOSE_GRAMMAR, None)
+        return replace(self, options={**self.options, "extra_body": extra}, is_closing=False)
 
     def evaluating_only(self) -> CallOptions:
         """The same call, with no answer generated."""

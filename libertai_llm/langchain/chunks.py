@@ -60,14 +60,16 @@ class ChunkMaker:
 
     def _told(self, chunk: CompletionChunk, content: str) -> ChatGenerationChunk:
         """A text with everything that is told beside it."""
-        final = chunk.final
         metadata = chunk_metadata(chunk, self._model)
-        message = AIMessageChunk(
-            content=content,
-            usage_metadata=usage(final) if final else None,
-            response_metadata=metadata | finish_of_calls(metadata, self._has_calls),
-            chunk_position="last" if final else None,
-        )
+        if chunk.final is None:
+            message = AIMessageChunk(content=content, response_metadata=metadata)
+        else:
+            message = AIMessageChunk(
+                content=content,
+                usage_metadata=usage(chunk.final),
+                response_metadata=metadata | finish_of_calls(metadata, self._has_calls),
+                chunk_position="last",
+            )
         return ChatGenerationChunk(message=message)
 
     def _of_event(self, event: Event) -> Iterator[ChatGenerationChunk]:

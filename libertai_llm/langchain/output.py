@@ -172,7 +172,7 @@ def _metadata(completion: Completion, model: str) -> dict[str, Any]:
 def chunk_metadata(chunk: CompletionChunk, model: str) -> dict[str, Any]:
     """What is told with an event of a stream: nearly everything comes with the final one."""
     metadata = _metadata(chunk.final, model) if chunk.final else {"model_provider": PROVIDER}
-    return metadata | _logprobs(chunk.probs)
+    return metadata | _logprobs(chunk.probs) if chunk.probs else metadata
 
 
 def _model_name(completion: Completion, model: str) -> str:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, field_validator
 from pydantic.v1 import BaseModel as BaseModelV1
 from typing_extensions import TypedDict
 
+from libertai_engine.engine import Engine
 from libertai_llm.errors import InvalidOption, LibertaiError
 from libertai_llm.langchain import ChatLibertai, InvalidAnswer, LibertaiLLM, TruncatedAnswer
 from tests.llm.langchain.scripted import ScriptedServer
@@ -246,3 +247,33 @@ def test_answers_of_other_models_are_read_too(server: ScriptedServer) -> None:
         chain = chat.with_structured_output(Joke)
         other = FakeListLLM(responses=[TEXT]) | chain.last
         assert chain.with_fallbacks([other]).invoke("x") == Joke(**FOUND)
+
+
+class Essay(BaseModel):
+    """A long text."""
+
+    text: str
+    title: str
+
+
+@pytest.mark.parametrize("where", ["in-process", "HTTP"])
+@pytest.mark.parametrize("method", METHODS)
+async def test_our_engine_ends_an_object_in_time(
+    demo_engine: Engine, demo_url: str, where: str, method: Any
+) -> None:
+    """However long the model would go on; too few tokens for any object are the usual error."""
+    target: dict[str, Any] = {"engine": demo_engine} if where != "HTTP" else {"base_url": demo_url}
+    async with ChatLibertai(temperature=0, max_tokens=48, **target) as chat:
+        model = chat.with_structured_output(Essay, method=method)
+        found = [model.invoke("Tell me a story."), await model.ainvoke("Tell me a story.")]
+        found += [list(model.stream("Tell me a story."))[-1]]
+        found += [[each async for each in model.astream("Tell me a story.")][-1]]
+        assert all(isinstance(each, Essay) for each in found)
+        short = chat.with_structured_output(Essay, method=method, max_tokens=2)
+        for ask in (lambda: short.invoke("x"), lambda: list(short.stream("x"))):
+            with pytest.raises(InvalidAnswer):
+                ask()
+        with pytest.raises(InvalidAnswer):
+            await short.ainvoke("x")
+        with pytest.raises(InvalidAnswer):
+            _ = [each async for each in short.astream("x")]
