@@ -210,7 +210,7 @@ class Compiler:
 
 
 def _is_listed(leaves: Alternative) -> bool:
-    return any(place.values() is not None for place in leaves)
+    return any(place.lists() for place in leaves)
 
 
 def _open_types(found: Iterable[Alternative]) -> frozenset[str]:

@@ -15,13 +15,14 @@ from libertai_llm.gbnf import automata, strings
 from libertai_llm.gbnf.automata import Automaton
 from libertai_llm.gbnf.expressions import NEVER, Expr, Ref, Text, alt, optional, repeat, seq
 from libertai_llm.gbnf.patterns import PatternError
-from libertai_llm.gbnf.places import Alternative, Place
+from libertai_llm.gbnf.places import Alternative, Place, types_of
 from libertai_llm.gbnf.shapes import Context, json_text, limits
 from libertai_llm.gbnf.values import (
     accepts,
     alternatives,
     is_free_object,
     key_pattern,
+    listed_values,
     property_schemas,
 )
 
@@ -67,19 +68,19 @@ def _names(leaves: Alternative) -> list[str]:
     named = [name for place in leaves for name in place.keys("properties")]
     named += [name for place in leaves for name in place.names("required")]
     for place in leaves:
-        named += _listed_names(place)
+        named += _listed_names(place) or ()
     return list(dict.fromkeys(named))
 
 
-def _listed_names(place: Place) -> list[str]:
-    """The names that `propertyNames` lists, if it lists them."""
+def _listed_names(place: Place) -> list[str] | None:
+    """The names that `propertyNames` lists; None if it does not list them."""
     if not place.has("propertyNames"):
-        return []
+        return None
     found: list[str] = []
     for leaves in alternatives([place.child("propertyNames")]):
-        listed = next((v for each in leaves if (v := each.values()) is not None), None)
+        listed = listed_values(leaves)
         if listed is None:
-            return []
+            return None
         found += [value for value in listed if isinstance(value, str)]
     return found
 
@@ -206,7 +207,7 @@ class _Free:
         """One of them; `NEVER` if there may be none."""
         if len(self.patterns) > _MAX_PATTERNS:
             raise self.leaves[0].error(f"more than {_MAX_PATTERNS} patterns", "patternProperties")
-        if any(_listed_names(place) for place in self.leaves):
+        if any(_listed_names(place) is not None for place in self.leaves):
             return NEVER
         pairs = []
         for names, chosen in self._classes():
@@ -265,7 +266,7 @@ def _naming(place: Place, naming: Sequence[Place]) -> Automaton:
     """The names that `propertyNames` allows."""
     if not naming:
         return automata.EVERYTHING
-    options = alternatives(naming)
-    if len(options) != 1:
+    options = [leaves for leaves in alternatives(naming) if "string" in types_of(leaves)]
+    if len(options) > 1:
         raise place.error("names with alternatives", "propertyNames")
-    return strings.texts(options[0]) or automata.EVERYTHING
+    return strings.texts(options[0]) or automata.EVERYTHING if options else automata.exactly(())

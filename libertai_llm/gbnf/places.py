@@ -169,16 +169,15 @@ class Place:
             given.append("null")
         return frozenset(given) - ({"integer"} if "number" in given else set())
 
-    def values(self) -> list[Any] | None:
-        """The values it lists; None if it lists none."""
-        if self.has("const"):
-            return [self.get("const")]
+    def lists(self) -> list[list[Any]]:
+        """The values that `const` lists, and those that `enum` does, as far as they are given."""
+        found = [[self.get("const")]] if self.has("const") else []
         value = self.get("enum")
-        if value is None:
-            return None
-        if not isinstance(value, list | tuple):
-            raise self.error("expected a list of values", "enum")
-        return list(value)
+        if value is not None:
+            if not isinstance(value, list | tuple):
+                raise self.error("expected a list of values", "enum")
+            found.append(list(value))
+        return found
 
     def check(self) -> None:
         """Raises `UnsupportedSchema` for a keyword that no grammar expresses."""
@@ -333,7 +332,7 @@ def types_of(leaves: Alternative) -> frozenset[str]:
     is_told = False
     for place in leaves:
         types = place.types()
-        is_told = is_told or types is not None or place.values() is not None
+        is_told = is_told or types is not None or bool(place.lists())
         allowed = allowed if types is None else _common(allowed, types)
     if is_told:
         return allowed

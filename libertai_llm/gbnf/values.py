@@ -107,11 +107,9 @@ def satisfies(leaves: Alternative, value: Any) -> bool:
 def listed_values(leaves: Alternative) -> list[Any] | None:
     """The values that every `enum` and `const` lists, each once; None if there are none."""
     found: dict[Hashable, Any] | None = None
-    for place in leaves:
-        values = place.values()
-        if values is not None:
-            own = {identity(value): value for value in values}
-            found = own if found is None else {key: own[key] for key in found if key in own}
+    for values in (values for place in leaves for values in place.lists()):
+        own = {identity(value): value for value in values}
+        found = own if found is None else {key: own[key] for key in found if key in own}
     return None if found is None else list(found.values())
 
 
