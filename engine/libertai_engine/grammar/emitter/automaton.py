@@ -10,7 +10,7 @@ endless ones. So it can find trouble where there is none, which costs speed alon
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -48,6 +48,7 @@ class Edge:
     part: int
 
 
+Place: TypeAlias = "tuple[int, int]"  # a state, and the part that one comes to it from
 Way: TypeAlias = "tuple[Edge, bool]"  # an edge, and whether one comes to it from inside its part
 
 
@@ -77,6 +78,17 @@ class Findings:
     first_bytes: list[int]
     together: list[int]
     going_on: set[GoingOn] = field(default_factory=set)
+
+
+def is_compact(forest: Forest, node: int, steps: int, budget: Budget) -> bool:
+    """Whether the automaton of a part can be built in so many steps, however often it repeats
+    itself. Raises OverBudget."""
+    try:
+        _Machine(forest, [node], Budget(steps))
+    except OverBudget:
+        budget.spend(steps)
+        return False
+    return True
 
 
 def explored(forest: Forest, lexemes: Sequence[int], budget: Budget) -> Findings:
@@ -133,24 +145,41 @@ class _Machine:
                 return 1
 
     def _build(self, lexeme: int, root: int, end: int) -> None:
+        """NOTE: what leads to the same state is built once. Rules that describe an automaton, such
+        as those of a date, come as nodes that share most of what is behind them."""
         todo = [(root, lexeme, end, -1)]
+        built: dict[tuple[int, int, int], int] = {}
         while todo:
             node, start, stop, part = todo.pop()
-            match self._forest[node]:
-                case Text(text):
-                    self._read_text(text, start, stop, lexeme, max(part, 0))
-                case OneOf(ranges):
-                    self.edges[start].append(Edge(ranges, stop, lexeme, max(part, 0)))
-                case Series(items):
-                    via = [start, *(self._state(part) for _ in items[1:]), stop]
-                    todo.extend(_numbered(zip(items, via, via[1:], strict=False), part))
-                    if not items:
-                        self.empties[start].append(stop)
-                case Choice(options):
-                    todo.extend(_numbered(((each, start, stop) for each in options), part))
-                case Loop() as loop:
-                    turns = self._turns(loop, start, stop, max(part, 0))
-                    todo.extend((*turn, max(part, 0)) for turn in turns)
+            key = (node, stop, part)
+            if key in built:
+                self.empties[start].append(built[key])
+                continue
+            # NOTE: a state of its own, or who comes here later could go other ways from `start`.
+            built[key] = self._state(part)
+            self.empties[start].append(built[key])
+            todo.extend(self._build_node(lexeme, node, built[key], stop, part))
+
+    def _build_node(
+        self, lexeme: int, node: int, start: int, stop: int, part: int
+    ) -> Iterable[tuple[int, int, int, int]]:
+        """Build one node, except for what is below it: that is returned."""
+        match self._forest[node]:
+            case Text(text):
+                self._read_text(text, start, stop, lexeme, max(part, 0))
+            case OneOf(ranges):
+                self.edges[start].append(Edge(ranges, stop, lexeme, max(part, 0)))
+            case Series(items) if items:
+                via = [start, *(self._state(part) for _ in items[1:]), stop]
+                return _numbered(zip(items, via, via[1:], strict=False), part)
+            case Choice(options):
+                return _numbered(((each, start, stop) for each in options), part)
+            case Loop() as loop:
+                turns = self._turns(loop, start, stop, max(part, 0))
+                return [(*turn, max(part, 0)) for turn in turns]
+            case _:
+                self.empties[start].append(stop)
+        return ()
 
     def _read_text(self, text: str, start: int, stop: int, lexeme: int, part: int) -> None:
         via = [start, *(self._state(part) for _ in text[1:]), stop]
@@ -161,7 +190,7 @@ class _Machine:
         self, loop: Loop, start: int, stop: int, part: int
     ) -> Iterator[tuple[int, int, int]]:
         """Copies of the item, from state to state; the last one may be endless."""
-        longest = LONGEST_UNROLLED // max(self._sizes[loop.item], 1)
+        longest = max(1, LONGEST_UNROLLED // max(self._sizes[loop.item], 1))
         at = start
         for _ in range(min(loop.low, longest)):
             after = self._state(part)
@@ -173,12 +202,14 @@ class _Machine:
             self.empties[around].append(stop)
             yield loop.item, around, around
             return
-        self.empties[at].append(stop)
-        for _ in range(loop.high - loop.low):
-            after = self._state(part)
+        for left in reversed(range(loop.high - loop.low)):
+            self.empties[at].append(stop)
+            # NOTE: the last copy leads to `stop` itself, so that what is behind it is shared.
+            after = self._state(part) if left else stop
             yield loop.item, at, after
-            self.empties[after].append(stop)
             at = after
+        if at != stop:
+            self.empties[at].append(stop)
 
 
 def _numbered(
@@ -192,13 +223,13 @@ def _numbered(
 class _Explorer:
     """Makes the automaton deterministic, as far as its texts reach.
 
-    Invariant: every set of states in `_todo` is in `_seen`.
+    Invariant: `_closed`, `_classes` and `_leads` hold what was asked before.
     """
 
     def __init__(self, machine: _Machine, num_lexemes: int, budget: Budget) -> None:
         self._machine = machine
         self._budget = budget
-        self._closed: dict[int, tuple[list[Way], int]] = {}
+        self._closed: dict[int, frozenset[Place]] = {}
         self._num_lexemes = num_lexemes
         self._cuts = sorted(
             {
@@ -215,33 +246,34 @@ class _Explorer:
     def explore(self) -> Findings:
         """Follow every text from the start of all lexemes."""
         findings = Findings([0] * self._num_lexemes, [1 << at for at in range(self._num_lexemes)])
-        starts = frozenset(range(self._num_lexemes))
-        for start in starts:
-            for edge, _ in self._closure(start)[0]:
-                findings.first_bytes[start] |= self._lead_bytes(edge.ranges)
-        seen = {starts}
-        todo = [starts]
+        for lexeme in range(self._num_lexemes):
+            for edge, _ in self._open(self._closure(lexeme))[0]:
+                findings.first_bytes[lexeme] |= self._lead_bytes(edge.ranges)
+        start = frozenset[Place]().union(*map(self._closure, range(self._num_lexemes)))
+        # NOTE: the start is read on from only if some text leads back to it; there, nothing ends.
+        seen: set[frozenset[Place]] = set()
+        todo = list(self._successors(self._open(start)[0]))
         while todo:
-            states = todo.pop()
-            ways, ended = self._open(states)
-            if states is not starts:
+            places = todo.pop()
+            if places not in seen:
+                seen.add(places)
+                ways, ended = self._open(places)
                 self._note(findings, ways, ended)
-            new = [each for each in self._successors(ways) if each not in seen]
-            seen.update(new)
-            todo.extend(new)
+                todo.extend(self._successors(ways))
         return findings
 
-    def _open(self, states: frozenset[int]) -> tuple[Collection[Way], int]:
-        ways: dict[tuple[int, bool], Way] = {}
+    def _open(self, places: frozenset[Place]) -> tuple[list[Way], int]:
+        """The edges that begin at these places, and the lexemes that end there."""
         ended = 0
-        for state in states:
-            more, ends = self._closure(state)
-            ways.update(((id(way[0]), way[1]), way) for way in more)
-            ended |= ends
-        self._budget.spend(len(states) + len(ways))
-        return ways.values(), ended
+        ways: list[Way] = []
+        for state, part in places:
+            ways += [(edge, edge.part == part) for edge in self._machine.edges[state]]
+            ended |= self._machine.ends[state]
+        self._budget.spend(len(places) + len(ways))
+        return ways, ended
 
-    def _closure(self, state: int) -> tuple[list[Way], int]:
+    def _closure(self, state: int) -> frozenset[Place]:
+        """The places that one is at in a state, without those that only lead on."""
         known = self._closed.get(state)
         if known is None:
             seen = {state}
@@ -251,12 +283,9 @@ class _Explorer:
                 seen.update(new)
                 todo.extend(new)
             self._budget.spend(len(seen))
-            edges = (edge for each in sorted(seen) for edge in self._machine.edges[each])
-            ways = [(edge, edge.part == self._machine.parts[state]) for edge in edges]
-            ends = 0
-            for each in seen:
-                ends |= self._machine.ends[each]
-            known = self._closed.setdefault(state, (ways, ends))
+            part = self._machine.parts[state]
+            stops = (each for each in seen if self._machine.edges[each] or self._machine.ends[each])
+            known = self._closed.setdefault(state, frozenset((each, part) for each in stops))
         return known
 
     def _note(self, findings: Findings, ways: Iterable[Way], ended: int) -> None:
@@ -271,23 +300,25 @@ class _Explorer:
         self._budget.spend(len(leads))
         findings.going_on.update(GoingOn(ended, *key, bits) for key, bits in leads.items())
 
-    def _successors(self, ways: Iterable[Way]) -> set[frozenset[int]]:
-        """Where each kind of code point leads. Kinds that lead to the same states are one."""
-        targets: dict[int, set[int]] = {}
+    def _successors(self, ways: Iterable[Way]) -> set[frozenset[Place]]:
+        """Where each kind of code point leads. Kinds that lead to the same places are one."""
+        targets: dict[int, frozenset[Place]] = {}
         for edge, _ in ways:
-            targets.setdefault(self._class(edge.ranges), set()).add(edge.target)
-        blocks: list[tuple[int, frozenset[int]]] = []
+            kinds = self._class(edge.ranges)
+            targets[kinds] = targets.get(kinds, frozenset()) | self._closure(edge.target)
+            self._budget.spend(len(targets[kinds]) // 8)
+        blocks: list[tuple[int, frozenset[Place]]] = []
         for kinds, reached in targets.items():
-            self._budget.spend(len(blocks) + len(reached))
-            left, after = kinds, list[tuple[int, frozenset[int]]]()
-            for block, states in blocks:
+            self._budget.spend(len(blocks) + 1)
+            left, after = kinds, list[tuple[int, frozenset[Place]]]()
+            for block, places in blocks:
                 both = block & left
-                self._budget.spend(len(states) if both else 0)
+                self._budget.spend((len(places) + len(reached)) // 8 if both else 0)
                 left &= ~block
-                after += [(block & ~both, states)] if block != both else []
-                after += [(both, states | reached)] if both else []
-            blocks = [*after, (left, frozenset(reached))] if left else after
-        return {states for _, states in blocks}
+                after += [(block & ~both, places)] if block != both else []
+                after += [(both, places | reached)] if both else []
+            blocks = [*after, (left, reached)] if left else after
+        return {places for _, places in blocks}
 
     def _class(self, ranges: Ranges) -> int:
         """The stretches between cuts that these ranges cover, as bits."""

@@ -38,6 +38,7 @@ from libertai_engine.grammar.emitter.automaton import (
     GoingOn,
     OverBudget,
     explored,
+    is_compact,
 )
 from libertai_engine.grammar.emitter.code_points import bits_of
 from libertai_engine.grammar.emitter.follow import Order, ordered, side_by_side
@@ -57,9 +58,11 @@ from libertai_engine.grammar.emitter.rules import Rules
 
 # One takes one to three microseconds.
 MOST_STEPS = 400_000
-# llguidance follows the parts of a lexeme one by one, shared or not. What a text of 256 KB says
-# without rules of many copies stays below this.
+# What a text of 256 KB says stays below this as long as no rule is written out many times. Where
+# rules are, llguidance can follow them if they share what comes behind, as the optional keys of an
+# object do; then their automaton is small.
 LARGEST_LEXEME = 300_000
+MOST_STEPS_OF_ONE = 120_000
 # The first byte of no text, by which the lexer knows a token that is named.
 TOKEN_MARK = 1 << 0xFF
 
@@ -87,6 +90,7 @@ class _Merger:
         self._budget = budget
         self._regular = Regular(rules.forest)
         self._cuts: dict[int, set[int]] = {}
+        self._fitting: dict[int, bool] = {}
 
     def merge(self) -> Rules:
         """Raises OverBudget."""
@@ -136,7 +140,16 @@ class _Merger:
 
     def _is_whole(self, node: int) -> bool:
         is_one = node != EMPTY and self._regular.is_regular(node) and node not in self._cuts
-        return is_one and self._regular.size(node) <= LARGEST_LEXEME
+        return is_one and self._fits(node)
+
+    def _fits(self, node: int) -> bool:
+        """Whether a part is small enough to be in a lexeme."""
+        if self._regular.size(node) <= LARGEST_LEXEME:
+            return True
+        if node not in self._fitting:
+            steps = MOST_STEPS_OF_ONE
+            self._fitting[node] = is_compact(self._forest, node, steps, self._budget)
+        return self._fitting[node]
 
     def _as_lexeme(self, node: int) -> int:
         lexeme = self._forest.lexeme(node)
@@ -158,7 +171,7 @@ class _Merger:
     def _cuts_of(self, node: int) -> set[int]:
         """Where to cut a node; everywhere if it is too large for a lexeme, or its items are."""
         below = children(self._forest[node])
-        is_large = any(self._regular.size(each) > LARGEST_LEXEME for each in [node, *below])
+        is_large = not all(self._fits(each) for each in [node, *below])
         return set(range(len(below))) if is_large else self._cuts.get(node, set())
 
     def _runs(self, items: Iterable[int], cuts: set[int]) -> Iterator[list[int]]:
