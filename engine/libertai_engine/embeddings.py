@@ -18,7 +18,7 @@ import torch
 
 from libertai_engine.config import EmbeddingConfig
 from libertai_engine.embedding_queue import EmbeddingTotals, EmbeddingWorker, Row
-from libertai_engine.errors import EngineUnavailable
+from libertai_engine.errors import EngineUnavailable, InvalidRequest
 from libertai_engine.model.encoder import LoadedEncoder, load_encoder, share_encoder
 from libertai_engine.model.loader import LoadedModel
 from libertai_engine.text.passages import PassageTokenizer
@@ -79,7 +79,8 @@ class Embedder:
     def embed(self, rows: Sequence[Row]) -> torch.Tensor:
         """Vectors `[row, dimension]` of rows of token ids, as pooling and projection leave them.
 
-        Every row has 1 to `max_tokens` tokens. Raises `EngineUnavailable` or `GenerationFailed`.
+        Raises `InvalidRequest` naming a row that is empty, too long, or has an id out of range;
+        `EngineUnavailable`; `GenerationFailed`.
         """
         future = self._submit(rows)
         try:
@@ -94,7 +95,14 @@ class Embedder:
     def _submit(self, rows: Sequence[Row]) -> Future[torch.Tensor]:
         if os.getpid() != self._pid:
             raise EngineUnavailable("the model was loaded before a fork: it lives in the parent")
-        assert rows and all(0 < len(row) <= self.max_tokens for row in rows)
+        for index, row in enumerate(rows):
+            is_sized = 0 < len(row) <= self.max_tokens
+            if not is_sized or min(row) < 0 or max(row) >= self.model.vocab_size:
+                raise InvalidRequest(
+                    f"`rows[{index}]` must have 1 to {self.max_tokens} token ids, each from 0 to "
+                    f"{self.model.vocab_size - 1}",
+                    field=f"rows[{index}]",
+                )
         return self._worker.submit(rows)
 
     def close(self) -> None:

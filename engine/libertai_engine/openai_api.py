@@ -166,7 +166,7 @@ def _chat_facts(engine: Engine) -> dict[str, int]:
 
 def _embedder_facts(embedder: Embedder) -> dict[str, int]:
     return {
-        "n_vocab": embedder.tokenizer.vocab_size,
+        "n_vocab": embedder.model.vocab_size,
         "n_ctx": embedder.max_tokens,
         "n_embd": embedder.num_dimensions,
         "n_params": embedder.model.num_parameters,

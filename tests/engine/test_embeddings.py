@@ -25,7 +25,7 @@ from libertai_engine.api import CompletionAPI
 from libertai_engine.config import EmbeddingConfig, EngineConfig
 from libertai_engine.embeddings import Embedder, load_embedder
 from libertai_engine.engine import Engine, load_engine
-from libertai_engine.errors import EngineError, EngineUnavailable, NotSupported
+from libertai_engine.errors import EngineError, EngineUnavailable, InvalidRequest, NotSupported
 from tests.engine.serving import Running, check_unharmed, running
 from tests.fake_encoders import MAX_TOKENS, add_recipe, save_encoder
 
@@ -366,3 +366,23 @@ def test_the_chat_model_itself_only_if_asked(tiny_model: Path) -> None:
             after = api.complete({"prompt": "Once upon", "n_predict": 8, "temperature": 0})
     assert isinstance(before, dict) and isinstance(after, dict)
     assert before["content"] == after["content"]
+
+
+def test_tokens_without_an_embedding_are_refused(tmp_path: Path) -> None:
+    """Some tokenizers have more tokens than their model; on a GPU that would end the process."""
+    from tests.fake_encoders import word_tokenizer
+
+    num_known = len(word_tokenizer())
+    folder = save_encoder(tmp_path)
+    tokenizer = word_tokenizer()
+    tokenizer.add_tokens(["extra"])
+    tokenizer.save_pretrained(folder)
+    with load_embedder(str(folder), progress=False) as small:
+        api = CompletionAPI(None, embedder=small)
+        with pytest.raises(InvalidRequest, match=r"`content\[1\]` has a token"):
+            api.embed({"content": ["a dog", "extra"]})
+        with pytest.raises(InvalidRequest, match=f"between 0 and {num_known - 1}"):
+            api.embed({"content": [num_known]})
+        for rows in ([[]], [[1], [num_known]], [[-1]], [[1] * 41]):
+            with pytest.raises(InvalidRequest, match=rf"`rows\[{len(rows) - 1}\]`"):
+                small.embed(rows)

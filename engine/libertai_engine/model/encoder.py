@@ -70,7 +70,8 @@ class LoadedEncoder:
     """An embedding model and what belongs to it.
 
     `max_tokens` counts the tokens of one text, the model's own marks included; `num_dimensions` is
-    the length of a vector; sizes are in bytes. `is_shared` if a chat model has the same weights.
+    the length of a vector; ids are below `vocab_size`; sizes are in bytes. `is_shared` if a chat
+    model has the same weights.
     """
 
     encoder: Encoder
@@ -82,6 +83,7 @@ class LoadedEncoder:
     num_parameters: int
     size_bytes: int
     max_tokens: int
+    vocab_size: int
     num_dimensions: int
     is_shared: bool
 
@@ -128,7 +130,7 @@ def load_encoder(config: EmbeddingConfig, *, progress: bool = True) -> LoadedEnc
     named = find_source(config.model)
     with as_load_error(named):
         folder = fetch_folder(named, local_files_only=config.local_files_only)
-    recipe = replace(read_recipe(Path(folder.place)))
+    recipe = read_recipe(Path(folder.place))
     source = replace(folder, place=str(recipe.transformer))
     check_files(source)
     device = pick_device(config.device)
@@ -204,6 +206,8 @@ def _finish(
         num_parameters=sum(p.numel() for p in module.parameters()),
         size_bytes=sum(p.nbytes for p in module.parameters()),
         max_tokens=_max_tokens(config, recipe, module, tokenizer),
+        # NOTE: some tokenizers have added tokens that the model has no embedding for.
+        vocab_size=min(len(tokenizer), module.get_input_embeddings().num_embeddings),
         num_dimensions=_check(encoder, name),
         is_shared=is_shared,
     )

@@ -25,7 +25,6 @@ class PassageTokenizer:
         self._max_tokens = max_tokens
         self._lower_case = lower_case
         self._lock = threading.Lock()
-        self.vocab_size: int = self._backend.get_vocab_size(with_added_tokens=True)
 
     def encode(self, texts: Sequence[str], *, truncate: bool) -> list[list[int]]:
         """Token ids of each text. Raises `InvalidRequest` for text that has no UTF-8 form."""

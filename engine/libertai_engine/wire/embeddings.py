@@ -113,6 +113,8 @@ def _encode(
             raise _empty(name)
         if len(row) > embedder.max_tokens:
             raise InputTooLong(name, len(row), embedder.max_tokens)
+        if max(row) >= embedder.model.vocab_size:
+            raise InvalidRequest(f"`{name}` has a token that the model does not know", field=name)
         rows.append(row)
     return rows
 
@@ -121,7 +123,7 @@ def _ids(name: str, given: Any, embedder: Embedder, *, truncate: bool) -> list[i
     """An array of token ids, and texts between them, as it stands: no marks are added."""
     if not isinstance(given, list):
         raise wrong(name, "a string or an array of token ids")
-    high = embedder.tokenizer.vocab_size - 1
+    high = embedder.model.vocab_size - 1
     ids: list[int] = []
     for each in given:
         if _is_number(each):
