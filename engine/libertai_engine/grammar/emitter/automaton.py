@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from libertai_engine.grammar.emitter.code_points import Ranges, bits_of, lead_bytes
+from libertai_engine.grammar.code_points import Ranges
+from libertai_engine.grammar.emitter.code_points import bits_of, lead_bytes
 from libertai_engine.grammar.emitter.forest import Choice, Forest, Loop, OneOf, Series, Text
 
 # A repetition is unrolled while its copies together stay below this size.
@@ -40,7 +41,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """One code point read. `lexeme` and `part` say where: in which item or option of which."""
+    """One code point read. `lexeme` and `part` say where: in which unit or option of which."""
 
     ranges: Ranges
     target: int
@@ -147,7 +148,7 @@ class _Machine:
     def _build(self, lexeme: int, root: int, end: int) -> None:
         """NOTE: what leads to the same state is built once. Rules that describe an automaton, such
         as those of a date, come as nodes that share most of what is behind them."""
-        todo = [(root, lexeme, end, -1)]
+        todo = self._build_root(lexeme, root, end)
         built: dict[tuple[int, int, int], int] = {}
         while todo:
             node, start, stop, part = todo.pop()
@@ -160,23 +161,32 @@ class _Machine:
             self.empties[start].append(built[key])
             todo.extend(self._build_node(lexeme, node, built[key], stop, part))
 
+    def _build_root(self, lexeme: int, root: int, end: int) -> list[tuple[int, int, int, int]]:
+        """The units of a series, or the options of a choice, with their numbers."""
+        shape = self._forest[root]
+        if isinstance(shape, Choice):
+            return [(option, lexeme, end, part) for part, option in enumerate(shape.options)]
+        units = self._forest.units(root)
+        via = [lexeme, *(self._state(-1) for _ in units[1:]), end]
+        steps = zip(units, via, via[1:], range(len(units)), strict=False)
+        return list(steps)
+
     def _build_node(
         self, lexeme: int, node: int, start: int, stop: int, part: int
     ) -> Iterable[tuple[int, int, int, int]]:
         """Build one node, except for what is below it: that is returned."""
         match self._forest[node]:
             case Text(text):
-                self._read_text(text, start, stop, lexeme, max(part, 0))
+                self._read_text(text, start, stop, lexeme, part)
             case OneOf(ranges):
-                self.edges[start].append(Edge(ranges, stop, lexeme, max(part, 0)))
+                self.edges[start].append(Edge(ranges, stop, lexeme, part))
             case Series(items) if items:
                 via = [start, *(self._state(part) for _ in items[1:]), stop]
-                return _numbered(zip(items, via, via[1:], strict=False), part)
+                return [(*step, part) for step in zip(items, via, via[1:], strict=False)]
             case Choice(options):
-                return _numbered(((each, start, stop) for each in options), part)
+                return [(each, start, stop, part) for each in options]
             case Loop() as loop:
-                turns = self._turns(loop, start, stop, max(part, 0))
-                return [(*turn, max(part, 0)) for turn in turns]
+                return [(*turn, part) for turn in self._turns(loop, start, stop, part)]
             case _:
                 self.empties[start].append(stop)
         return ()
@@ -210,14 +220,6 @@ class _Machine:
             at = after
         if at != stop:
             self.empties[at].append(stop)
-
-
-def _numbered(
-    steps: Iterable[tuple[int, int, int]], part: int
-) -> Iterator[tuple[int, int, int, int]]:
-    """Steps with the number of the item of the whole lexeme that they are in."""
-    for at, (node, start, stop) in enumerate(steps):
-        yield node, start, stop, at if part < 0 else part
 
 
 class _Explorer:

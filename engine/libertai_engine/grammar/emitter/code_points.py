@@ -1,35 +1,13 @@
-"""Sets of code points as ranges, the bytes that their UTF-8 begins with, and sets of small numbers.
+"""The bytes that the UTF-8 of code points begins with, and sets of small numbers.
 
-In: ranges `(first, last)`, both inclusive. Out: ranges, or sets of bytes as bits of an integer.
+In: ranges `(first, last)`, both inclusive. Out: sets of bytes as bits of an integer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TypeAlias
+from collections.abc import Iterator
 
-Ranges: TypeAlias = tuple[tuple[int, int], ...]
-
-FIRST_SURROGATE, LAST_SURROGATE = 0xD800, 0xDFFF
-LAST_CODE_POINT = 0x10FFFF
-
-
-def joined(ranges: Iterable[tuple[int, int]]) -> Ranges:
-    """The same code points as sorted, disjoint, non-touching ranges, surrogates left out."""
-    merged: list[tuple[int, int]] = []
-    for first, last in sorted(_without_surrogates(ranges)):
-        if merged and first <= merged[-1][1] + 1:
-            merged[-1] = (merged[-1][0], max(merged[-1][1], last))
-        else:
-            merged.append((first, last))
-    return tuple(merged)
-
-
-def _without_surrogates(ranges: Iterable[tuple[int, int]]) -> Iterable[tuple[int, int]]:
-    for first, last in ranges:
-        below = (first, min(last, FIRST_SURROGATE - 1))
-        above = (max(first, LAST_SURROGATE + 1), min(last, LAST_CODE_POINT))
-        yield from (each for each in (below, above) if each[0] <= each[1])
+from libertai_engine.grammar.code_points import Ranges
 
 
 def lead_byte(code_point: int) -> int:

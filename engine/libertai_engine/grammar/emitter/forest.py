@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from libertai_engine.errors import InvalidRequest
-from libertai_engine.grammar.emitter.code_points import Ranges, joined
+from libertai_engine.grammar.code_points import Ranges, normalised
 
 # NOTE: a sequence within a sequence is spliced in, and texts are joined, only up to this length.
 # Otherwise n nested groups would be copied n times over, and rules of "two of the next rule" would
@@ -168,7 +168,7 @@ class Forest:
 
     def one_of(self, ranges: Ranges) -> int:
         """One code point of the ranges, in any order."""
-        clean = joined(ranges)
+        clean = normalised(ranges)
         if not clean:
             return NEVER
         if len(clean) == 1 and clean[0][0] == clean[0][1]:
@@ -304,6 +304,17 @@ class Forest:
                 return self.loop(of(item), low, high)
             case _:
                 return self._numbers[shape]
+
+    def units(self, node: int) -> list[int]:
+        """What a series may be cut between: its items, of short texts the characters."""
+        shape = self._shapes[node]
+        items = shape.items if isinstance(shape, Series) else (node,)
+        return [unit for item in items for unit in self._characters(item)]
+
+    def _characters(self, item: int) -> Iterable[int]:
+        shape = self._shapes[item]
+        is_short = isinstance(shape, Text) and len(shape.text) <= LONGEST_SPLICE
+        return map(self.text, shape.text) if isinstance(shape, Text) and is_short else (item,)
 
     def below(self, roots: Iterable[int], known: Container[int] = ()) -> list[int]:
         """Every node at or below these, children first. Follows neither calls nor known nodes."""

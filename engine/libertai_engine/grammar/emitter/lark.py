@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 from libertai_engine.errors import InvalidRequest
-from libertai_engine.grammar.emitter.code_points import Ranges
+from libertai_engine.grammar.code_points import Ranges
 from libertai_engine.grammar.emitter.forest import (
     Call,
     Choice,
