@@ -111,6 +111,11 @@ def test_json_is_read_by_the_lexer_but_for_its_brackets() -> None:
         ('root ::= "(" root ")" | "a"? "b"? "a"? "a"* "c"', "(abaac)"),
         ('root ::= number ("." number)* ".." root? \nnumber ::= "-"? [0-9]+ ("." [0-9]+)?',
          "1.5.2.."),
+        ('root ::= [^<]* ("<" [^t] [^<]*)* call?\n'
+         'call ::= "<t>" value\nvalue ::= [0-9]+ | "[" value ("," " "* value)* "]"',
+         "a<é\n<t>[12,[1]]"),
+        ('root ::= member ("," root)? "."\nmember ::= [ab]+ | "(" root ", " root ")"',
+         "(ab,a.., b.)."),
         ('root ::= item*\nitem ::= "-" [^\\n]+ "\\n" | "{" root "}"', "-é}\n{-a\n}"),
     ],
 )  # fmt: skip

@@ -6,8 +6,8 @@ one.
 
 How: `rules` plants the tree into a `forest`, where every node is in normal form, strikes what
 cannot match and writes out calls; `tail_recursion` turns rules that end in themselves into
-repetitions; `merge` makes runs of characters one lexeme, by what `regular`, `automaton` and
-`follow` find out; `lark` writes the result down.
+repetitions; `merge` makes runs of characters one lexeme, by what `regular`, `automaton`, `follow`
+and `absorb` find out; `lark` writes the result down.
 """
 
 from libertai_engine.grammar.emitter.forms import SpecialTokens, emit_chars, emit_merged

@@ -23,7 +23,7 @@ grammar, as a lexeme stands for the texts of its part. Unfinished texts come out
 forms allow what can still become a text, since no lexeme has impossible parts. A token that a
 grammar names is to the lexer a byte of its own that no text has.
 
-Where it does not hold, M is cut before the item in which it goes on, or around the item or option
+Where it does not hold, M is cut before the unit in which it goes on, or around the unit or option
 if w ended inside that, and everything is checked anew. A part of one character never goes on, so
 in the end there is nothing left to cut.
 """
@@ -31,8 +31,10 @@ in the end there is nothing left to cut.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TypeAlias
 
 from libertai_engine.errors import InvalidRequest
+from libertai_engine.grammar.emitter.absorb import absorbed
 from libertai_engine.grammar.emitter.automaton import (
     Budget,
     GoingOn,
@@ -63,8 +65,13 @@ MOST_STEPS = 400_000
 # object do; then their automaton is small.
 LARGEST_LEXEME = 300_000
 MOST_STEPS_OF_ONE = 120_000
+# Each makes a copy of what is behind the part.
+MOST_ABSORBED = 8
 # The first byte of no text, by which the lexer knows a token that is named.
 TOKEN_MARK = 1 << 0xFF
+
+# A part that goes on, how, and whether it is one of those that ended.
+Trouble: TypeAlias = tuple[int, GoingOn, bool]
 
 
 def merged(rules: Rules, steps: int = MOST_STEPS) -> Rules | None:
@@ -80,8 +87,10 @@ class _Merger:
     """Cuts parts of rules until no lexeme goes on where another one ends.
 
     Invariant: the pieces of a part in `_cuts` stand for the same texts as it does, and each is
-    smaller. A `Lexeme` stands for the non-empty texts of its part until the very end, when it
-    becomes one of the part without its empty text.
+    smaller; a series and its node in `_instead` stand for the same texts, and drafting that node
+    does not come back to the series. `_places` are the runs of the last draft: of which items of
+    which series, where something that is not regular follows. A `Lexeme` stands for the non-empty
+    texts of its part until the very end, when it becomes one of the part without its empty text.
     """
 
     def __init__(self, rules: Rules, budget: Budget) -> None:
@@ -91,6 +100,8 @@ class _Merger:
         self._regular = Regular(rules.forest)
         self._cuts: dict[int, set[int]] = {}
         self._fitting: dict[int, bool] = {}
+        self._instead: dict[int, int] = {}
+        self._places: dict[int, set[tuple[int, int, int]]] = {}
 
     def merge(self) -> Rules:
         """Raises OverBudget."""
@@ -99,21 +110,41 @@ class _Merger:
             trouble = list(self._troubles(draft))
             if not trouble:
                 return self._finished(draft)
-            for node, found in trouble:
-                self._cut(node, found)
+            for node, found, is_own in trouble:
+                if not (is_own and self._absorb(node)):
+                    self._cut(node, found)
+
+    def _absorb(self, part: int) -> bool:
+        """Join a part that goes on where it itself ended with what follows it, where that helps."""
+        has_joined = False
+        for series, start, end in self._places.get(part, ()):
+            joined = absorbed(self._rules, self._regular, series, start, end)
+            is_due = joined is not None and len(self._instead) < MOST_ABSORBED
+            if joined is not None and is_due and not self._leads_to(joined, series):
+                self._instead[series] = joined
+                has_joined = True
+        return has_joined
+
+    def _leads_to(self, start: int, node: int) -> bool:
+        """Whether drafting `start` would come to `node`."""
+        below = set(self._forest.below([start]))
+        while more := {self._instead[each] for each in below if each in self._instead} - below:
+            below.update(self._forest.below(more))
+        return node in below
 
     def _cut(self, node: int, found: GoingOn) -> None:
         """Cut a part before the item in which it goes on, or around it if it is in there already.
 
-        For a series these are places between items, for a choice the options to be set apart;
+        For a series these are places between units, for a choice the options to be set apart;
         what is neither falls into the pieces it has.
         """
         cuts = self._cuts.setdefault(node, set())
         cuts.add(found.part)
-        if found.is_inside and isinstance(self._forest[node], Series):
+        if found.is_inside and not isinstance(self._forest[node], Choice):
             cuts.add(found.part + 1)
 
     def _drafted(self) -> Rules:
+        self._places.clear()
         known: dict[int, int] = {}
         bodies = {rule: self._draft(body, known) for rule, body in self._rules.bodies.items()}
         return Rules(self._forest, bodies, self._rules.root)
@@ -157,12 +188,15 @@ class _Merger:
 
     def _pieces(self, node: int) -> Iterator[int]:
         """What a node that is not one lexeme is made of, regular neighbours together."""
+        if node in self._instead:
+            yield self._instead[node]
+            return
         cuts = self._cuts_of(node)
         match self._forest[node]:
-            case Text(text):
+            case Text(text) if len(self._forest.units(node)) == 1:
                 yield from map(self._forest.text, text)
-            case Series(items):
-                yield from map(self._forest.series, self._runs(items, cuts))
+            case Text() | Series():
+                yield from self._runs_of(node, cuts)
             case Choice(options):
                 yield from map(self._forest.choice, self._groups(options, cuts))
             case Loop(item, _, _):
@@ -171,21 +205,22 @@ class _Merger:
     def _cuts_of(self, node: int) -> set[int]:
         """Where to cut a node; everywhere if it is too large for a lexeme, or its items are."""
         below = children(self._forest[node])
-        is_large = not all(self._fits(each) for each in [node, *below])
-        return set(range(len(below))) if is_large else self._cuts.get(node, set())
+        if all(self._fits(each) for each in [node, *below]):
+            return self._cuts.get(node, set())
+        return set(range(max(len(below), len(self._forest.units(node)))))
 
-    def _runs(self, items: Iterable[int], cuts: set[int]) -> Iterator[list[int]]:
-        run: list[int] = []
-        for at, item in enumerate(items):
-            is_alone = not self._regular.is_regular(item)
-            if run and (is_alone or at in cuts):
-                yield run
-                run = []
-            run.append(item)
-            if is_alone:
-                yield run
-                run = []
-        if run:
+    def _runs_of(self, node: int, cuts: set[int]) -> Iterator[int]:
+        """The runs of a series between places to cut at and items that are not regular."""
+        items = self._forest.units(node)
+        alone = [not self._regular.is_regular(item) for item in items]
+        starts = [
+            at for at in range(len(items)) if at in cuts or any(alone[max(at - 1, 0) : at + 1])
+        ]
+        starts = sorted({0, *starts})
+        for start, end in zip(starts, [*starts[1:], len(items)], strict=True):
+            run = self._forest.series(items[start:end])
+            if end < len(items) and alone[end] and not alone[start]:
+                self._places.setdefault(run, set()).add((node, start, end))
             yield run
 
     def _groups(self, options: Iterable[int], cuts: set[int]) -> Iterator[list[int]]:
@@ -199,6 +234,8 @@ class _Merger:
             yield group
 
     def _reassembled(self, node: int, pieces: list[int]) -> int:
+        if node in self._instead:
+            return pieces[0]
         match self._forest[node]:
             case Choice():
                 return self._forest.choice(pieces)
@@ -209,18 +246,15 @@ class _Merger:
             case _:
                 return node
 
-    def _troubles(self, draft: Rules) -> Iterator[tuple[int, GoingOn]]:
+    def _troubles(self, draft: Rules) -> Iterator[Trouble]:
         """The parts to cut, and why."""
         order = ordered(draft, self._budget)
         texts = [at for at, leaf in enumerate(order.leaves) if not self._is_token(leaf)]
         parts = [self._part(order.leaves[at]) for at in texts]
-        if len(parts) == 1 and not order.after[texts[0]]:
-            return
-        yield from self._going_on(order, texts, parts)
+        if len(parts) > 1 or any(order.after[at] for at in texts):
+            yield from self._going_on(order, texts, parts)
 
-    def _going_on(
-        self, order: Order, texts: list[int], parts: list[int]
-    ) -> Iterator[tuple[int, GoingOn]]:
+    def _going_on(self, order: Order, texts: list[int], parts: list[int]) -> Iterator[Trouble]:
         findings = explored(self._forest, parts, self._budget)
         tokens = sum(1 << at for at, leaf in enumerate(order.leaves) if self._is_token(leaf))
         first_bytes = [TOKEN_MARK] * len(order.leaves)
@@ -231,11 +265,13 @@ class _Merger:
         beside = side_by_side(order, together, self._budget)
         behind = [_union(first_bytes, order.after[at]) for at in texts]
         for found in findings.going_on:
-            for number in bits_of(found.ended):
-                goes_on = found.leads & behind[number]
-                if goes_on and beside[texts[number]] >> texts[found.lexeme] & 1:
-                    yield parts[found.lexeme], found
-                    break
+            lost = [
+                number
+                for number in bits_of(found.ended)
+                if found.leads & behind[number] and beside[texts[number]] >> texts[found.lexeme] & 1
+            ]
+            if lost:
+                yield parts[found.lexeme], found, found.lexeme in lost
 
     def _is_token(self, leaf: int) -> bool:
         return isinstance(self._forest[leaf], OneToken)
