@@ -1,6 +1,7 @@
-"""From documents to tensors. In: documents and the tokenizer. Out: padded batches of like size.
+"""From documents to tensors. In: documents and the tokenizer. Out: packed passes of one size.
 
-Documents of like length share a batch, so little is padding and no document sees another one.
+Documents of like length form a group of padded rows; groups of all lengths fill a pass, one after
+the other. So little is padding, no document sees another one, and every pass has a bit of all.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ class Encoded:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """Documents side by side, padded at the end. Invariant: ids[:, :-1] predict labels[:, 1:]."""
+class Pass:
+    """Groups of rows, one after the other. Invariant: ids[t] predicts labels[t]."""
 
-    ids: torch.Tensor  # [documents, positions] int64
-    labels: torch.Tensor  # [documents, positions] int64, IGNORED where nothing is learned
+    ids: torch.Tensor  # [size] int64
+    labels: torch.Tensor  # [size] int64, IGNORED where nothing is learned
+    positions: torch.Tensor  # [size] int64, from 0 in each row
+    groups: tuple[tuple[int, int], ...]  # (rows, length); what they leave of the size is empty
     tokens: int  # without padding
 
 
@@ -46,22 +49,19 @@ def encode(document: Document, tokenizer: Tokenizer, *, bos: bool, positions: in
     return Encoded([*ids, end][:positions], [*labels, end][:positions])
 
 
-def collate(documents: Sequence[Encoded], pad: int) -> Batch:
-    """Return one batch of documents of about the same length."""
-    longest = max(len(document.ids) for document in documents)
-    ids = torch.full((len(documents), longest), pad)
-    labels = torch.full((len(documents), longest), IGNORED)
-    for row, document in enumerate(documents):
-        ids[row, : len(document.ids)] = torch.tensor(document.ids)
-        labels[row, : len(document.labels)] = torch.tensor(document.labels)
-    return Batch(ids, labels, sum(len(document.ids) for document in documents))
+Group = list[Encoded]
 
 
-def _cut(documents: Iterable[Encoded], size: int) -> Iterator[list[Encoded]]:
+def _size(group: Sequence[Encoded]) -> int:
+    # NOTE: the last token of a document predicts nothing, so a row is one shorter.
+    return len(group) * (len(group[-1].ids) - 1)
+
+
+def _cut(documents: Iterable[Encoded], size: int) -> Iterator[Group]:
     """Cut sorted documents into groups of at most `size` padded tokens, or one document."""
-    group: list[Encoded] = []
+    group: Group = []
     for document in documents:
-        if group and len(document.ids) * (len(group) + 1) > size:
+        if group and (len(document.ids) - 1) * (len(group) + 1) > size:
             yield group
             group = []
         group.append(document)
@@ -69,22 +69,57 @@ def _cut(documents: Iterable[Encoded], size: int) -> Iterator[list[Encoded]]:
         yield group
 
 
-def batches(
+def _fill(waiting: list[Group], size: int) -> Iterator[list[Group]]:
+    """Take groups in their order into passes of at most `size`, later ones that still fit first."""
+    while waiting:
+        chosen, left = [], size
+        for group in list(waiting):
+            if _size(group) <= left:
+                chosen.append(group)
+                waiting.remove(group)
+                left -= _size(group)
+            if left < 16:
+                break
+        yield chosen
+
+
+def collate(groups: Sequence[Group], size: int, pad: int) -> Pass:
+    """Return one pass of whole groups."""
+    ids, labels = torch.full((size,), pad), torch.full((size,), IGNORED)
+    positions = torch.zeros(size, dtype=torch.int64)
+    at, shapes = 0, []
+    for group in groups:
+        length = len(group[-1].ids) - 1
+        for document in group:
+            count = len(document.ids) - 1
+            ids[at : at + count] = torch.tensor(document.ids[:-1])
+            labels[at : at + count] = torch.tensor(document.labels[1:])
+            positions[at : at + length] = torch.arange(length)
+            at += length
+        shapes.append((len(group), length))
+    tokens = sum(len(document.ids) for group in groups for document in group)
+    return Pass(ids, labels, positions, tuple(shapes), tokens)
+
+
+def passes(
     documents: Iterable[Document],
     tokenizer: Tokenizer,
     rng: random.Random,
     *,
     size: int,
+    group: int,
     positions: int,
     bos_share: float,
-) -> list[Batch]:
-    """Return all documents as batches of at most `size` padded tokens, in random order."""
+) -> list[Pass]:
+    """Return all documents as passes of `size` tokens in random order, made of groups."""
     encoded = [
         encode(document, tokenizer, bos=rng.random() < bos_share, positions=positions)
         for document in documents
     ]
     encoded.sort(key=lambda document: len(document.ids))
+    groups = list(_cut(encoded, group))
+    rng.shuffle(groups)
     pad = tokenizer.token_to_id("<pad>")
-    made = [collate(group, pad) for group in _cut(encoded, size)]
+    made = [collate(chosen, size, pad) for chosen in _fill(groups, size)]
     rng.shuffle(made)
     return made

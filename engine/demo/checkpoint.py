@@ -48,17 +48,22 @@ def save_state(
 
 
 def load_state(
-    folder: Path, model: torch.nn.Module, optimizers: Optimizers, identity: Mapping[str, Any]
+    folder: Path,
+    model: torch.nn.Module,
+    optimizers: Optimizers,
+    identity: Mapping[str, Any],
+    *,
+    changed: bool = False,
 ) -> dict[str, Any] | None:
     """Put the state on disk into model and optimizers; return its history, or None without a state.
 
-    Raises ValueError when the state belongs to another recipe or corpus.
+    Raises ValueError when the state belongs to another recipe or corpus, unless `changed`.
     """
     path = folder / "state.safetensors"
     if not path.exists():
         return None
     metadata = _read_metadata(path)
-    if metadata["identity"] != json.loads(json.dumps(identity)):
+    if not changed and metadata["identity"] != json.loads(json.dumps(identity)):
         raise ValueError(f"{path} belongs to another recipe or text; choose another --run folder")
     tensors = load_file(path)
     with torch.no_grad():

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
-from corpus.mixture import fingerprint
 from recipe import Recipe
 from training import History
 from vocabulary import write_tokenizer
@@ -38,6 +40,11 @@ def write_model(folder: Path, model: LlamaForCausalLM, pieces: bytes, recipe: Re
         "bos_token_id": ids["<s>"],
         "eos_token_id": [ids["</s>"], ids["<|im_end|>"]],
         "pad_token_id": ids["<pad>"],
+        # What suits it: it mostly says again what it was told.
+        "do_sample": True,
+        "temperature": 0.3,
+        "top_p": 0.9,
+        "repetition_penalty": 1.0,
     }
     _write_json(folder / "generation_config.json", generation)
     return tokenizer
@@ -47,13 +54,13 @@ def _write_json(path: Path, values: dict[str, object]) -> None:
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
-def write_card(
-    folder: Path, recipe: Recipe, history: History, *, command: str, sample: str, scores: str
-) -> None:
-    """Write MODEL_CARD.md: model_card.txt with the figures of this run and a sample of answers."""
+def write_card(folder: Path, recipe: Recipe, history: History, texts: Mapping[str, str]) -> None:
+    """Write MODEL_CARD.md: model_card.txt with the figures of this run and some texts about it."""
     weights = folder / "model.safetensors"
     figures = {
-        "command": command,
+        **texts,
+        "parameters": f"{_parameters(weights) / 1e6:.1f}",
+        "positions": f"{recipe.positions:,}",
         "recipe": "\n".join(f"{name} = {value}" for name, value in asdict(recipe).items()),
         "tokens": f"{history.tokens:,}",
         "steps": f"{history.steps:,}",
@@ -62,15 +69,21 @@ def write_card(
         "train_loss": f"{history.training[-1][1]:.3f}",
         "held_out_loss": f"{history.validation[-1][1]:.3f}",
         "megabytes": f"{weights.stat().st_size / 1e6:.1f}",
-        "corpus": fingerprint(),
+        "corpora": "\n".join(
+            f"| checksum of the corpus, from token {at:,} on | {sum_} |"
+            for at, sum_ in history.corpora
+        ),
         "torch": torch.__version__,
-        "sample": sample,
-        "scores": scores,
     }
     text = (HERE / "model_card.txt").read_text(encoding="utf-8")
     for name, value in figures.items():
         text = text.replace(f"@{name}@", value)
     (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")
+
+
+def _parameters(weights: Path) -> int:
+    with safe_open(weights, framework="pt") as opened:
+        return sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118
 
 
 def draw_losses(path: Path, history: History) -> None:

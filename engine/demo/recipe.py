@@ -11,30 +11,31 @@ class Recipe:
 
     seed: int = 2024
     # tokenizer
-    vocabulary: int = 2560
-    tokenizer_documents: int = 20_000
+    vocabulary: int = 3072
+    blank_words: int = 512  # of the vocabulary: frequent words with the blank in front
+    tokenizer_documents: int = 12_000
     # model
-    hidden: int = 192
-    layers: int = 6
-    heads: int = 6
-    kv_heads: int = 3
+    hidden: int = 256
+    layers: int = 5
+    heads: int = 4
+    kv_heads: int = 2
     feed_forward: int = 512
     positions: int = 1024
     rope_theta: float = 10_000.0
     # training; tokens are counted without padding
-    beginning_tokens: int = 400_000  # of `tokens`
-    tokens: int = 4_000_000
-    ending_tokens: int = 2_400_000  # after `tokens`
-    ending_share: float = 0.5  # of the rates
-    tokens_per_pass: int = 1_024
+    beginning_tokens: int = 2_000_000  # of `tokens`
+    tokens: int = 7_400_000
+    ending_tokens: int = 11_700_000  # after `tokens`, the rates going on
+    tokens_per_pass: int = 3_072
+    tokens_per_group: int = 512
     passes_per_step: int = 1
     documents_per_round: int = 1_024
-    warmup_tokens: int = 60_000
+    warmup_tokens: int = 100_000
     matrix_rate: float = 4e-3
-    other_rate: float = 1e-2
+    other_rate: float = 8e-3
     weight_decay: float = 0.05
     clip: float = 1.0
     validation_documents: int = 300
-    rounds_per_validation: int = 5
+    rounds_per_validation: int = 8
     # how often `<s>` opens a document: servers put it there, chat templates do not
     bos_share: float = 0.85

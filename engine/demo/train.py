@@ -14,11 +14,12 @@ from pathlib import Path
 
 import torch
 
-from corpus.mixture import World, documents
+from corpus.mixture import ENDING, World, documents
 from export import draw_losses, write_card, write_model
 from recipe import Recipe
 from sample import sample_table
 from score import score_table
+from scores import load, table
 from training import Trainer
 from vocabulary import fast_tokenizer, learn_pieces
 
@@ -32,6 +33,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=HERE.parent / "libertai_engine" / "demo_model")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--fp32", action="store_true", help="no bf16 arithmetic")
+    parser.add_argument(
+        "--changed", action="store_true", help="continue although recipe or text are others now"
+    )
+    parser.add_argument("--scores", type=Path, help="what evaluate.py saved, for the model card")
     parser.add_argument("--export-only", action="store_true", help="write what is trained so far")
     for number in fields(Recipe):
         option = "--" + number.name.replace("_", "-")
@@ -44,8 +49,10 @@ def pieces_of(recipe: Recipe, folder: Path) -> bytes:
     path = folder / "tokenizer.model"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        chosen = islice(documents(recipe.seed, World.load("train")), recipe.tokenizer_documents)
-        path.write_bytes(learn_pieces(chosen, recipe.vocabulary))
+        chosen = islice(
+            documents(recipe.seed, World.load("train"), ENDING), recipe.tokenizer_documents
+        )
+        path.write_bytes(learn_pieces(chosen, recipe.vocabulary, recipe.blank_words))
     return path.read_bytes()
 
 
@@ -66,15 +73,17 @@ def main() -> None:
     recipe = replace(Recipe(), **numbers)
     pieces = pieces_of(recipe, args.run)
     trainer = Trainer(recipe, fast_tokenizer(pieces), args.run, bf16=not args.fp32)
-    trainer.resume()
+    trainer.resume(changed=args.changed)
     if not args.export_only:
         trainer.run()
     write_model(args.out, trainer.model, pieces, recipe)
     draw_losses(args.out / "loss.png", trainer.history)
     command = command_of(recipe)
-    sample, scores = sample_table(args.out), score_table(args.out)
-    write_card(args.out, recipe, trainer.history, command=command, sample=sample, scores=scores)
-    print(f"{sample}\n\n{scores}")
+    scores = table(load(args.scores)) if args.scores else score_table(args.out)
+    texts = {"command": command, "sample": sample_table(args.out), "scores": scores}
+    remarks = args.run / "remarks.md"
+    texts["notes"] = remarks.read_text(encoding="utf-8") if remarks.exists() else ""
+    write_card(args.out, recipe, trainer.history, texts)
 
 
 if __name__ == "__main__":

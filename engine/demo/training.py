@@ -20,14 +20,14 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
-from torch.nn import functional
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from batches import IGNORED, Batch, batches
+from batches import IGNORED, Pass, passes
 from checkpoint import load_state, save_state
 from corpus.document import Document
 from corpus.mixture import BEGINNING, ENDING, MIXTURE, Shape, World, documents, fingerprint
+from network import Network
 from recipe import Recipe
 
 
@@ -41,6 +41,7 @@ class History:
     seconds: float = 0.0
     training: list[tuple[int, float]] = field(default_factory=list)  # (tokens, nats per token)
     validation: list[tuple[int, float]] = field(default_factory=list)
+    corpora: list[tuple[int, str]] = field(default_factory=list)  # (tokens, checksum from there on)
 
 
 def new_model(recipe: Recipe, tokenizer: Tokenizer) -> LlamaForCausalLM:
@@ -60,23 +61,13 @@ def new_model(recipe: Recipe, tokenizer: Tokenizer) -> LlamaForCausalLM:
         eos_token_id=tokenizer.token_to_id("</s>"),
         pad_token_id=tokenizer.token_to_id("<pad>"),
     )
-    # NOTE: for short rows and small heads, plain matrix products beat the fused kernel on a CPU.
-    return LlamaForCausalLM._from_config(config, attn_implementation="eager")
+    return LlamaForCausalLM._from_config(config)
 
 
-def losses(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
-    """Return the loss of every learned token, in nats: [learned tokens] float32."""
-    hidden = model.model(batch.ids[:, :-1], use_cache=False).last_hidden_state
-    labels = batch.labels[:, 1:]
-    learned = labels != IGNORED
-    logits = model.lm_head(hidden[learned])  # [learned tokens, vocab]
-    return functional.cross_entropy(logits.float(), labels[learned], reduction="none")
-
-
-def mean_loss(model: LlamaForCausalLM, held_out: Sequence[Batch]) -> float:
+def mean_loss(network: Network, held_out: Sequence[Pass]) -> float:
     """Return the mean loss of a learned token, in nats."""
-    with torch.inference_mode():
-        values = [losses(model, batch) for batch in held_out]
+    with torch.no_grad():
+        values = [network.losses(each) for each in held_out]
     return torch.cat(values).mean().item()
 
 
@@ -84,8 +75,9 @@ class Trainer:
     """A model in training. Invariant: weights, optimizers and history are those of one moment."""
 
     def __init__(self, recipe: Recipe, tokenizer: Tokenizer, folder: Path, *, bf16: bool) -> None:
-        self.recipe, self.tokenizer, self.folder, self.bf16 = recipe, tokenizer, folder, bf16
+        self.recipe, self.tokenizer, self.folder = recipe, tokenizer, folder
         self.model = new_model(recipe, tokenizer)
+        self.network = Network(self.model, bf16=bf16)
         self.history = History()
         self.world = World.load("train")
         # What the state on disk must agree with to be continued.
@@ -99,16 +91,24 @@ class Trainer:
             lr=recipe.matrix_rate,
             weight_decay=decay,
             adjust_lr_fn="match_rms_adamw",
+            ns_steps=4,
         )
         adam = torch.optim.AdamW(others, lr=recipe.other_rate, betas=(0.9, 0.95), weight_decay=0.0)
         self.optimizers: dict[str, torch.optim.Optimizer] = {"muon": muon, "adam": adam}
         self.rates = {"muon": recipe.matrix_rate, "adam": recipe.other_rate}
 
-    def resume(self) -> None:
-        """Continue from the state on disk, if any. Raises ValueError for another recipe."""
-        found = load_state(self.folder, self.model, self.optimizers, self.identity)
+    def resume(self, *, changed: bool = False) -> None:
+        """Continue from the state on disk, if any.
+
+        Raises ValueError for another recipe or corpus, unless `changed` allows it; the history
+        then keeps both.
+        """
+        found = load_state(self.folder, self.model, self.optimizers, self.identity, changed=changed)
         if found:
             self.history = History(**found)
+        corpora = self.history.corpora
+        if not corpora or corpora[-1][1] != self.identity["corpus"]:
+            corpora.append((self.history.tokens, str(self.identity["corpus"])))
 
     def save(self) -> None:
         """Write the state to disk."""
@@ -118,7 +118,9 @@ class Trainer:
         """Train to the end of the recipe."""
         held_out = self._held_out()
         total = self.recipe.tokens + self.recipe.ending_tokens
-        with tqdm(total=total, initial=self.history.tokens, unit="tok", unit_scale=True) as bar:
+        with tqdm(
+            total=total, mininterval=5, initial=self.history.tokens, unit="tok", unit_scale=True
+        ) as bar:
             while self.history.tokens < total:
                 before, began = self.history.tokens, time.monotonic()
                 value = self._round()
@@ -126,24 +128,25 @@ class Trainer:
                 history.training.append((history.tokens, value))
                 due = history.round % self.recipe.rounds_per_validation == 1
                 if due or history.tokens >= total:
-                    history.validation.append((history.tokens, mean_loss(self.model, held_out)))
+                    history.validation.append((history.tokens, mean_loss(self.network, held_out)))
                 history.seconds += time.monotonic() - began
                 self.save()
                 bar.update(history.tokens - before)
                 bar.set_postfix(loss=f"{value:.3f}", held_out=f"{history.validation[-1][1]:.3f}")
 
-    def _held_out(self) -> list[Batch]:
+    def _held_out(self) -> list[Pass]:
         recipe = self.recipe
         chosen = islice(documents(recipe.seed, World.load("heldout")), recipe.validation_documents)
-        return self._batches(chosen, random.Random(recipe.seed))
+        return self._passes(chosen, random.Random(recipe.seed))
 
-    def _batches(self, chosen: Iterable[Document], rng: random.Random) -> list[Batch]:
+    def _passes(self, chosen: Iterable[Document], rng: random.Random) -> list[Pass]:
         recipe = self.recipe
-        return batches(
+        return passes(
             chosen,
             self.tokenizer,
             rng,
             size=recipe.tokens_per_pass,
+            group=recipe.tokens_per_group,
             positions=recipe.positions,
             bos_share=recipe.bos_share,
         )
@@ -161,24 +164,23 @@ class Trainer:
         seed = recipe.seed * 1_000_000 + number
         mixture, end = self._phase()
         chosen = islice(documents(seed, self.world, mixture), recipe.documents_per_round)
-        waiting = self._batches(chosen, random.Random(seed))
+        waiting = self._passes(chosen, random.Random(seed))
         values: list[torch.Tensor] = []
         while waiting and self.history.tokens < end:
             values.append(self._step(self._take(waiting)))
         self.history.round += 1
         return torch.cat(values).mean().item()
 
-    def _take(self, waiting: list[Batch]) -> list[Batch]:
+    def _take(self, waiting: list[Pass]) -> list[Pass]:
         count = self.recipe.passes_per_step
         return [waiting.pop() for _ in range(min(count, len(waiting)))]
 
-    def _step(self, group: Sequence[Batch]) -> torch.Tensor:
+    def _step(self, group: Sequence[Pass]) -> torch.Tensor:
         """Move the weights once; return the losses of the learned tokens."""
-        learned = sum(int((batch.labels[:, 1:] != IGNORED).sum()) for batch in group)
+        learned = sum(int((each.labels != IGNORED).sum()) for each in group)
         values = []
-        for batch in group:
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-                loss = losses(self.model, batch)
+        for each in group:
+            loss = self.network.losses(each)
             (loss.sum() / learned).backward()
             values.append(loss.detach())
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
@@ -187,18 +189,17 @@ class Trainer:
                 settings["lr"] = self.rates[name] * self._schedule()
             optimizer.step()
             optimizer.zero_grad()
-        self.history.tokens += sum(batch.tokens for batch in group)
+        self.history.tokens += sum(each.tokens for each in group)
         self.history.steps += 1
         return torch.cat(values)
 
     def _schedule(self) -> float:
-        """Return the share of the full rate: a short rise, a cosine to zero, and a smaller one."""
+        """Return the share of the full rate: a short rise, and a cosine down to zero."""
         done, recipe = self.history.tokens, self.recipe
         if done < recipe.warmup_tokens:
             return (done + 1) / (recipe.warmup_tokens + 1)
-        if done < recipe.tokens:
-            return _cosine((done - recipe.warmup_tokens) / (recipe.tokens - recipe.warmup_tokens))
-        return recipe.ending_share * _cosine((done - recipe.tokens) / recipe.ending_tokens)
+        total = recipe.tokens + recipe.ending_tokens
+        return _cosine((done - recipe.warmup_tokens) / (total - recipe.warmup_tokens))
 
 
 def _cosine(share: float) -> float:

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 
 from corpus.document import Document
+from corpus.values import COMPANY, FIRST
+from corpus.words import table_words
 
 CONTROL = ("<|im_start|>", "<|im_end|>")
 # NOTE: text tokens, not control tokens: a client must see them in an answer to find tool calls.
@@ -23,32 +27,64 @@ MARKS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
 SPECIAL = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
 BLANK = "▁"
 ASCII = "".join(chr(code) for code in range(33, 127))
+ALWAYS = ("is", "a", "an", '"', '{"')
 LATIN = "äöüßéèêëàâçîïôûùñáíóúìòÄÖÜÉ–…“”‘’€°"
 
 
-def learn_pieces(documents: Iterable[Document], size: int) -> bytes:
-    """Return a SentencePiece model with `size` pieces, the special tokens first."""
-    lines = (line for doc in documents for part in doc.segments for line in _plain_lines(part.text))
+def learn_pieces(documents: Iterable[Document], size: int, blank_words: int) -> bytes:
+    """Return a SentencePiece model with `size` pieces, the special tokens first.
+
+    A blank is a piece of its own, so that a word is cut in the same way wherever it stands and can
+    be copied piece by piece; only the `blank_words` most frequent words have one in front.
+    """
+    chunks: Counter[str] = Counter()
+    for document in documents:
+        for part in document.segments:
+            chunks.update(chunk for line in _plain_lines(part.text) for chunk in line.split(" "))
+    # NOTE: other scripts stay bytes, so that any of their characters can be copied.
+    known = {*ASCII, *LATIN}
+    chunks = Counter({each: n for each, n in chunks.items() if each and known.issuperset(each)})
     model = io.BytesIO()
+    # NOTE: a chunk stands as often as in the text up to a limit, so that rare words have pieces.
+    lines = (chunk for chunk, times in sorted(chunks.items()) for _ in range(min(times, 300)))
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=lines,
         model_writer=model,
         model_type="bpe",
-        vocab_size=size,
+        vocab_size=size - blank_words,
         byte_fallback=True,
         split_digits=True,
         normalization_rule_name="identity",
         add_dummy_prefix=False,
         remove_extra_whitespaces=False,
-        character_coverage=1.0,
-        required_chars=ASCII + LATIN,
+        character_coverage=1.0 - 1e-9,
+        required_chars=ASCII + LATIN + BLANK,
         pad_id=3,
         control_symbols=list(CONTROL),
         user_defined_symbols=list(MARKS),
         num_threads=1,
         minloglevel=2,
     )
-    return model.getvalue()
+    return _with_blank_words(model.getvalue(), chunks, blank_words)
+
+
+def _with_blank_words(model: bytes, chunks: Counter[str], count: int) -> bytes:
+    """Add pieces of a blank and a frequent word, joined after all others."""
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(model)
+    known = {each.piece for each in proto.pieces}
+    copied = table_words() | {part for text in (*FIRST, *COMPANY) for part in text.split()}
+    frequent = [
+        word for word, _ in chunks.most_common()
+        if word in known and word.isalpha() and word not in copied
+    ]  # fmt: skip
+    chosen = [*(word for word in ALWAYS if word in known), *frequent][:count]
+    lowest = min(each.score for each in proto.pieces)
+    for place, word in enumerate(chosen, start=1):
+        proto.pieces.add(piece=BLANK + word, score=lowest - place)
+    proto.trainer_spec.vocab_size = len(proto.pieces)
+    written: bytes = proto.SerializeToString()
+    return written
 
 
 def _plain_lines(text: str) -> list[str]:

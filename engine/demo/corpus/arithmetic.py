@@ -95,7 +95,36 @@ def _story_sum(rng: random.Random, words: Words) -> Exchange:
     return f"{question} How many {things} does {name} have now?", answer
 
 
-KINDS = (_sum, _sum, _sum, _product, _count, _count, _neighbour, _compare, _parity, _story_sum)
+def _sort(rng: random.Random, words: Words) -> Exchange:
+    """Return a short list to sort: numbers by size, words by their first letters."""
+    length = rng.randint(3, 5)
+    if rng.random() < 0.6:
+        numbers = sorted(rng.sample(range(100 if rng.random() < 0.7 else 10), length))
+        row, kind = [str(n) for n in numbers], "numbers"
+    else:
+        table = rng.choice(["fruit", "animal", "thing", "word"])
+        by_letter = {word[0]: word for word in _names(rng, words, table, 12)}
+        letters = rng.sample(sorted(by_letter), min(length, len(by_letter)))
+        row, kind = [by_letter[letter] for letter in sorted(letters)], "words"
+    mixed = rng.sample(row, len(row))
+    if kind == "numbers" and rng.random() < 0.25:
+        row.reverse()
+        order = " from [big to small|the biggest to the smallest]"
+    else:
+        order = "[ from small to big| from the smallest to the biggest|]"
+        order = order if kind == "numbers" else "[ alphabetically| by alphabet|]"
+    question = f"[Sort|Please sort|Order] these {kind}{order}: {', '.join(mixed)}"
+    return question, ", ".join(row)
+
+
+def _names(rng: random.Random, words: Words, table: str, count: int) -> list[str]:
+    return [next(iter(words.pick(rng, table).values())) for _ in range(count)]
+
+
+KINDS = (
+    _sum, _sum, _sum, _product, _count, _count, _neighbour, _compare, _parity, _story_sum,
+    _sort, _sort,
+)  # fmt: skip
 
 
 def arithmetic(rng: random.Random, words: Words) -> list[Message | None]:

@@ -14,11 +14,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from corpus.agents import calling, filling
 from corpus.arithmetic import arithmetic, counting
 from corpus.books import Block, Book, perform, read_books
 from corpus.document import Document, Message, Segment, chatml, dialogue, plain
+from corpus.extraction import extraction
 from corpus.phrases import Filler
+from corpus.reading import reading
 from corpus.steps import Task, read_tasks, steps_exchange, steps_text
+from corpus.values import MADE_UP
 from corpus.words import Split, Words
 
 HERE = Path(__file__).parent
@@ -99,7 +103,7 @@ def conversation(rng: random.Random, world: World, extra: list[int]) -> list[Mes
     ways, weights = sources(world, stateful=True)
     messages: list[Message] = []
     for message in rng.choices(ways, weights)[0](rng, world.words):
-        messages += [message] if message else _some(rng, world, [0, 0, 1, 1, 2])
+        messages += [message] if message else _some(rng, world, [0, 0, 1, 1, 2, 3])
     if messages[0].role != "system" and rng.random() < 0.3:
         system = Filler(rng, world.words).fill(rng.choice(SYSTEMS))
         messages.insert(0, Message("system", system))
@@ -151,19 +155,40 @@ def _counting(rng: random.Random, world: World) -> Document:
     return plain("counting", counting(rng, world.words))
 
 
+def _value(rng: random.Random, words: Words) -> str:
+    kinds = ["word", "word", "name", "thing", "number", "animal", *MADE_UP]
+    return next(iter(words.pick(rng, rng.choice(kinds)).values()))
+
+
 def _echo(rng: random.Random, world: World) -> Document:
     """Return a row of words and the same row again: the shortest way to learn to copy."""
-    kinds = [rng.choice(["word", "word", "name", "thing", "number", "animal"]) for _ in range(12)]
-    row = [next(iter(world.words.pick(rng, kind).values())) for kind in kinds]
+    row = [_value(rng, world.words) for _ in range(rng.randint(1, 9))]
     separator = rng.choice([" ", ", ", "\n", " - "])
-    text = separator.join(row[: rng.randint(2, len(row))])
+    text = separator.join(row)
     again = "".join(f"\n{text}" for _ in range(rng.choice([1, 1, 2])))
     return Document("echo", (Segment(text, False), Segment(again, True)))
 
 
+def _pairs(rng: random.Random, world: World) -> Document:
+    """Return keys with values, and the same again in another order: the shortest looking up."""
+    pairs = {_value(rng, world.words): _value(rng, world.words) for _ in range(rng.randint(2, 8))}
+    form = rng.choice(["{}: ", "{} = ", "{} has ", '"{}": "', "The {} is "])
+    end = '"' if form.endswith('"') else rng.choice(["", ".", ";"])
+    told = "".join(f"{form.format(key)}{value}{end}\n" for key, value in pairs.items())
+    asked = rng.sample(sorted(pairs), rng.randint(1, len(pairs)))
+    segments = [Segment(told, False)]
+    for key in asked:
+        asking, value = f"{form.format(key)}{pairs[key]}{end}\n", f"{pairs[key]}{end}\n"
+        start = asking.removesuffix(value)
+        # The blank in front of a value is tokenised with it, as in the text above.
+        segments += [Segment(start.rstrip(" "), False)]
+        segments += [Segment(asking.removeprefix(start.rstrip(" ")), True)]
+    return Document("pairs", tuple(segments))
+
+
 def _looking_up(rng: random.Random, world: World) -> Document:
     """Return one exchange whose answer stands in the question or further up."""
-    book = world.books[rng.choice(["copying", "reading", "memory", "roles"])]
+    book = world.books[rng.choice(["copying", "copying", "reading", "memory", "roles"])]
     played = [message for message in _open(book, rng, world.words) if message]
     return chatml("looking up", played)
 
@@ -175,23 +200,67 @@ def _sums(rng: random.Random, world: World) -> Document:
     return chatml("sums", messages)
 
 
+def _kept(rng: random.Random, world: World) -> bool:
+    """Return whether to use wordings that training never sees: in half of what is held out."""
+    return world.words.split == "heldout" and rng.random() < 0.5
+
+
+def _reading(rng: random.Random, world: World, longest: int) -> Document:
+    """Return questions about a passage of up to `longest` sentences."""
+    length, kept = rng.randint(1, longest), _kept(rng, world)
+    return chatml("reading", reading(rng, world.words, length, kept=kept))
+
+
+def _extraction(rng: random.Random, world: World) -> Document:
+    return chatml("extraction", extraction(rng, world.words, kept=_kept(rng, world)))
+
+
+def _tools(rng: random.Random, world: World, most: int) -> Document:
+    """Return a conversation with tools, or an object that must be given as a call."""
+    if rng.random() < 0.15:
+        return chatml("tools", filling(rng, world.words, kept=_kept(rng, world)))
+    small_talk = _some(rng, world, [1])
+    kept = _kept(rng, world)
+    count = rng.randint(1, most)
+    return chatml("tools", calling(rng, world.words, count, small_talk, kept=kept))
+
+
 Shape = tuple[Callable[[random.Random, World], Document], float]
+SHORT_READING, LONG_READING = partial(_reading, longest=4), partial(_reading, longest=30)
+ONE_TOOL, SOME_TOOLS = partial(_tools, most=1), partial(_tools, most=3)
 # NOTE: without this beginning, a small model learns whole sentences long before it learns to look
 # up and copy, and stays bad at it.
-BEGINNING: tuple[Shape, ...] = ((_echo, 60.0), (_looking_up, 40.0))
-MIXTURE: tuple[Shape, ...] = (
-    (_chat, 60.0),
-    (_long_chat, 3.0),
-    (_looking_up, 6.0),
-    (_echo, 3.0),
-    (_dialogue, 14.0),
-    (_answer, 7.0),
-    (_facts, 4.0),
-    (_steps, 10.0),
-    (_counting, 2.0),
+BEGINNING: tuple[Shape, ...] = (
+    (_echo, 30.0),
+    (_pairs, 30.0),
+    (_looking_up, 30.0),
+    (SHORT_READING, 10.0),
 )
-# What needs many examples, once the rest is known.
-ENDING: tuple[Shape, ...] = (*MIXTURE, (_looking_up, 30.0), (_sums, 30.0))
+MIXTURE: tuple[Shape, ...] = (
+    (_chat, 32.0),
+    (_long_chat, 2.0),
+    (_looking_up, 10.0),
+    (_echo, 3.0),
+    (_pairs, 3.0),
+    (_sums, 4.0),
+    (_dialogue, 7.0),
+    (_answer, 4.0),
+    (_facts, 2.0),
+    (_steps, 5.0),
+    (_counting, 1.0),
+    (SHORT_READING, 14.0),
+    (_extraction, 12.0),
+    (ONE_TOOL, 12.0),
+    (SOME_TOOLS, 3.0),
+)
+# What is long or hard, once the rest is known.
+ENDING: tuple[Shape, ...] = (
+    *MIXTURE,
+    (LONG_READING, 5.0),
+    (SOME_TOOLS, 24.0),
+    (_extraction, 5.0),
+    (_sums, 8.0),
+)
 
 
 def documents(seed: int, world: World, mixture: tuple[Shape, ...] = MIXTURE) -> Iterator[Document]:

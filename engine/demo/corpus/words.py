@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from corpus.values import MADE_UP
 
 Split = Literal["train", "heldout"]
 Row = Mapping[str, str]
@@ -20,37 +22,11 @@ TABLES = Path(__file__).parent / "tables"
 # Tables in which a third of the words is made up: what is said must be read, not known by heart.
 INVENTIVE_TABLES = frozenset({"name", "pet"})
 OPEN_TABLES = frozenset({"name", "thing", "place", "pet"})
-CONSONANTS = (*"bdfghklmnprstvz", "br", "dr", "fl", "gr", "kl", "pl", "st", "tr", "sh", "ch")
-VOWELS = (*"aeiou", "ai", "ee", "oo", "ou")
-ENDINGS = ("", "", *"nlrstxm")
 
 
 def is_held_out(value: str) -> bool:
     """Return whether a value of an open set never occurs in training (one in ten)."""
     return zlib.crc32(value.encode()) % 10 == 0
-
-
-def invented_word(rng: random.Random) -> str:
-    """Return a word of two or three syllables that means nothing."""
-    parts = [rng.choice(CONSONANTS) + rng.choice(VOWELS) for _ in range(rng.choice([2, 2, 3]))]
-    return "".join(parts) + rng.choice(ENDINGS)
-
-
-def number(rng: random.Random) -> str:
-    """Return a whole number of one to four digits, short ones more often than their share."""
-    return str(rng.randrange(10 ** rng.choice([1, 2, 2, 3, 4])))
-
-
-def digits(rng: random.Random) -> str:
-    """Return a string of four to seven digits."""
-    return "".join(rng.choice("0123456789") for _ in range(rng.randint(4, 7)))
-
-
-MADE_UP: Mapping[str, Callable[[random.Random], str]] = {
-    "word": invented_word,
-    "number": number,
-    "digits": digits,
-}
 
 
 def read_table(path: Path) -> tuple[Row, ...]:
@@ -97,3 +73,9 @@ class Words:
         while not self.has(value := MADE_UP[kind](rng)):
             pass
         return value
+
+
+def table_words() -> frozenset[str]:
+    """Return every word of every table, of both splits: what questions are about."""
+    rows = [row for path in TABLES.glob("*.txt") for row in read_table(path)]
+    return frozenset(value for row in rows for value in row.values())
