@@ -31,7 +31,7 @@ if __name__ == "__main__":
     model = ChatLibertai(temperature=0, max_tokens=64, repeat_penalty=1.0)
     agent = create_agent(model, [add, get_weather], checkpointer=InMemorySaver())
     thread: Any = {"configurable": {"thread_id": "anna"}, "recursion_limit": 8}
-    for question in ("What is 14 plus 25?", "What is the weather in Rome?"):
+    for question in ("What is 14 plus 25?", "What is the weather like in Rome?"):
         shown = len(agent.get_state(thread).values.get("messages", []))
         state = agent.invoke({"messages": [("user", question)]}, thread)
         for message in state["messages"][shown:]:

@@ -107,7 +107,8 @@ class ChatTemplate:
 
         Read off the template: those of models that think show what is done with their thoughts.
         """
-        if prompt.rstrip().endswith(HERMES.reasoning_opening):
+        # NOTE: a prompt may be long, and only its end matters.
+        if prompt[-64:].rstrip().endswith(HERMES.reasoning_opening):
             return "begun"
         return "optional" if self._mentions(HERMES.reasoning_closing) else "none"
 

@@ -42,6 +42,8 @@ def tool_grammar(
     Returns None if any text will do: no tools, no schema. Raises `InvalidOption` for two tools of
     one name, `UnsupportedSchema` for a schema that no grammar can hold an answer to.
     """
+    if not tools and response_schema is None:
+        return None
     # NOTE: spaced as chat templates write calls, so that an answer comes back letter by letter.
     writer = GrammarWriter(spacing="fixed")
     body = _body(
@@ -52,8 +54,6 @@ def tool_grammar(
         response_schema=response_schema,
         syntax=syntax,
     )
-    if body is None:
-        return None
     before = _reasoning(reasoning, syntax, writer)
     return writer.text(root=writer.add_rule("answer", f"{before} {body}".strip()))
 
@@ -66,12 +66,12 @@ def _body(
     parallel: bool,
     response_schema: Schema | None,
     syntax: CallSyntax,
-) -> str | None:
+) -> str:
     """What an answer is after its reasoning."""
     if choice.mode == "none" or not tools:
         if response_schema is not None:
             return writer.add_schema(response_schema, "response")
-        return text_without(syntax.opening, writer) if tools else None
+        return text_without(syntax.opening, writer)
     named = [tool for tool in tools if choice.name in (None, tool.name)]
     calls = _calls(writer, named, parallel, syntax)
     if choice.mode != "auto":
