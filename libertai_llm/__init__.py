@@ -1,7 +1,7 @@
-"""LangChain for the llama-like API: one client, remote or in-process.
+"""LangChain and LlamaIndex for the llama-like API: one client, remote or in-process.
 
 In: nothing. Out: the client and its types; the errors are in `libertai_llm.errors`, LangChain's
-classes in `libertai_llm.langchain`.
+classes in `libertai_llm.langchain`, LlamaIndex's in `libertai_llm.llama_index`.
 """
 
 from libertai_llm._version import __version__

@@ -46,7 +46,8 @@ def test_python_blocks_run(
     source: str, demo_server: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each block is a whole program, and prints something."""
-    exec(compile(source.replace(SERVER, demo_server), "README.md", "exec"), {"__name__": "readme"})
+    program = compile(source.replace(SERVER, demo_server), "README.md", "exec", dont_inherit=True)
+    exec(program, {"__name__": "readme"})
     assert capsys.readouterr().out.strip()
 
 
