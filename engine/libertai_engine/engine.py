@@ -216,6 +216,24 @@ class Engine:
             )
         if request.slot is not None:
             self._check_slot(request.slot)
+        if request.closes_grammar and request.max_tokens != 0:
+            self._check_completion(request)
+
+    def _check_completion(self, request: Request) -> None:
+        """An answer that is to be completed needs room for the shortest one that is known."""
+        completion = request.grammar.completion if request.grammar else ()
+        if completion is None:
+            message = "no answer that the grammar allows was found, so none can be completed"
+            raise InvalidRequest(f"`close_grammar`: {message}", field="close_grammar")
+        limit, needed = request.max_tokens, len(completion)
+        if limit is not None and limit < needed:
+            raise InvalidRequest(
+                f"`n_predict` must be at least {needed}, or `close_grammar` false: the shortest "
+                "answer that is known to the grammar has so many tokens",
+                field="n_predict",
+            )
+        if not request.can_shift and len(request.prompt_ids) + needed > self.context_size:
+            raise ContextOverflow(len(request.prompt_ids) + needed, self.context_size)
 
     def _may_outgrow(self, request: Request) -> bool:
         limit = request.max_tokens

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from libertai_engine.config import MIN_CONTEXT
 from libertai_engine.grammar.compiler import CompiledGrammar
+from libertai_engine.grammar.guide import Guide
 from libertai_engine.model.images import PromptImage, is_image_id
 from libertai_engine.sampling.sampler import SampledToken, SamplerState
 from libertai_engine.sampling_params import SamplingParams
@@ -43,7 +44,8 @@ class Request:
     `index` numbers requests that are submitted together. With `can_shift`, an answer that has a
     limit goes on when the context is full: of the tokens behind the first `num_keep` + 1 the older
     half is dropped. `is_cut` says that the prompt was shortened to fit. `images` are those whose
-    ids are in the prompt. The answer is a text of `grammar`, if there is one.
+    ids are in the prompt. The answer is a text of `grammar`, if there is one, or the beginning
+    of one; with `closes_grammar` it is a whole one, whatever the limit.
     """
 
     prompt_ids: tuple[int, ...]
@@ -58,6 +60,7 @@ class Request:
     is_cut: bool = False
     images: tuple[PromptImage, ...] = ()
     grammar: CompiledGrammar | None = None
+    closes_grammar: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,8 @@ class Finish:
     """How a sequence ended, in numbers.
 
     `num_cached` of the `num_prompt_tokens` came from the KV cache; `num_in_cache` tokens lie in
-    the slot's lane now; `truncated` says that the context ended before the answer did.
+    the slot's lane now; `truncated` says that the context ended before the answer did;
+    `is_closed` that the engine completed it, since no room was left for more.
     """
 
     reason: FinishReason
@@ -94,6 +98,7 @@ class Finish:
     num_in_cache: int
     truncated: bool
     timings: Timings
+    is_closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +128,20 @@ class _Held:
     end: int
 
 
+def _guide(request: Request, forces_tokens: bool) -> Guide | None:
+    """What keeps the answer to its grammar, if there is one."""
+    if request.grammar is None:
+        return None
+    sampling = request.sampling
+    # A token that was not sampled has no probability that could be told.
+    is_told = sampling.num_probs > 0 or sampling.num_logprobs is not None
+    return Guide(
+        request.grammar,
+        forces=forces_tokens and not is_told,
+        closes=request.closes_grammar and not is_told,
+    )
+
+
 class Sequence:
     """A request while it runs.
 
@@ -145,9 +164,8 @@ class Sequence:
         self.token_ids = list(request.prompt_ids)
         self.finish: Finish | None = None
         self.num_generated = 0  # the end-of-sequence token included
-        self._matcher = request.grammar.matcher() if request.grammar else None
-        is_told = request.sampling.num_probs > 0 or request.sampling.num_logprobs is not None
-        self._may_force = forces_tokens and not is_told  # a forced token has no probability
+        self._guide = _guide(request, forces_tokens)
+        self._is_closed = False
         self.sampler_state = SamplerState(
             request.sampling,
             # What an image is made of is neither repeated nor penalised.
@@ -156,7 +174,7 @@ class Sequence:
             context_size=context_size,
             eos_ids=tokenizer.eos_ids,
             newline_id=tokenizer.newline_id,
-            mask=self._matcher,
+            mask=self._guide.matcher if self._guide else None,
             piece_of=tokenizer.token_bytes,
         )
         self._eos_ids = frozenset() if request.sampling.ignore_eos else tokenizer.eos_ids
@@ -201,32 +219,48 @@ class Sequence:
         if not self.num_generated:
             self._first_token_at = time.perf_counter()
         self._num_in_cache = len(self.token_ids)
+        guide = self._guide
+        is_end = token.token_id in self._eos_ids
+        if guide and not is_end and not guide.can_close_behind([token.token_id], self._room):
+            return self._close(guide)
         delta = self._take(token)
-        forced = [] if delta.finish else self._forced()
-        for token_id in forced:
-            self.sampler_state.learn(1.0)  # as if it had been the only one to choose from
-            delta = delta.followed_by(self._take(SampledToken(token_id)))
+        if guide is None or delta.finish is not None:
+            return delta
+        # NOTE: never the token that fills the context, so that a shift finds all others evaluated.
+        limit = min(self._room, self._context_size - 1 - len(self.token_ids))
+        return self._append(delta, guide.forced(limit, self._room))
+
+    def _append(self, delta: Delta, token_ids: list[int]) -> Delta:
+        """Tokens that nobody sampled, up to where the answer ends."""
+        for token_id in token_ids:
             if delta.finish is not None:
                 break
+            self.sampler_state.learn(1.0)  # as if it had been the only one to choose from
+            delta = delta.followed_by(self._take(SampledToken(token_id)))
         return delta
+
+    def _close(self, guide: Guide) -> Delta:
+        """End with the completion that is known: behind any other token there might be none."""
+        self._is_closed = True
+        delta = self._append(self._delta(""), guide.take_completion())
+        return delta if delta.finish else delta.followed_by(self._end(FinishReason.EOS))
+
+    @property
+    def _room(self) -> int:
+        """How many tokens may still come."""
+        limit = self.request.max_tokens
+        room = self._context_size - len(self.token_ids)
+        if limit is None:
+            return room
+        left = limit - self.num_generated
+        return left if self._may_shift else min(room, left)
 
     def give_up(self) -> Delta | None:
         """End here because no token is possible; None if the grammar, or its absence, forbids."""
-        if self._matcher is None or not self._matcher.is_complete:
+        if self._guide is None or not self._guide.matcher.is_complete:
             return None
         self._num_in_cache = len(self.token_ids)
         return self._end(FinishReason.EOS)
-
-    def _forced(self) -> list[int]:
-        """Tokens that must come next: as many as the limit allows, and never the one that fills
-        the context, so that a shift finds all others evaluated."""
-        if self._matcher is None or not self._may_force:
-            return []
-        room = self._context_size - 1 - len(self.token_ids)
-        limit = self.request.max_tokens
-        return self._matcher.forced(
-            room if limit is None else min(room, limit - self.num_generated)
-        )
 
     def _take(self, token: SampledToken) -> Delta:
         """One token more."""
@@ -235,15 +269,17 @@ class Sequence:
         self.sampler_state.accept(token.token_id)
         if token.token_id in self._eos_ids:
             return self._end(FinishReason.EOS)
-        if self._matcher is not None:
-            self._matcher.accept(token.token_id)
+        if self._guide is not None:
+            self._guide.matcher.accept(token.token_id)
         found = self._stop_matcher.push(self._decode(token))
         if found.word is not None:
             return self._end(FinishReason.WORD, found.text, found.word)
-        if self._matcher is not None and self._matcher.is_finished:
+        if self._guide is not None and self._guide.matcher.is_finished:
             return self._end(FinishReason.EOS, found.text)
         if self._is_at_limit():
-            return self._end(FinishReason.LIMIT, found.text)
+            is_whole = self._guide is not None and self._guide.is_whole
+            self._is_closed = self._is_closed or is_whole
+            return self._end(FinishReason.EOS if is_whole else FinishReason.LIMIT, found.text)
         return self._delta(found.text)
 
     @property
@@ -317,6 +353,7 @@ class Sequence:
             num_cached=self._num_cached,
             num_generated=self.num_generated,
             num_in_cache=self._num_in_cache,
+            is_closed=self._is_closed,
             truncated=is_short or self._has_shifted or self.request.is_cut,
             timings=Timings(
                 prompt_ms=1e3 * (self._first_token_at - self._placed_at),

@@ -22,6 +22,7 @@ from libertai_engine.grammar.matcher import GrammarMatcher, short
 from libertai_engine.grammar.schema import SchemaDocument
 from libertai_engine.grammar.vocabulary import TokenVocabulary
 
+MAX_COMPLETION = 400  # tokens of the shortest answer that is looked for
 CAPACITY = 64  # compiled grammars that are kept
 MAX_BYTES = 256 << 10  # of a grammar's or schema's text
 
@@ -55,6 +56,12 @@ class CompiledGrammar:
         self._templates: list[llguidance.LLMatcher] = []
         self._lock = threading.Lock()
         self._copy(0)
+
+    @cached_property
+    def completion(self) -> tuple[int, ...] | None:
+        """Some tokens that are a whole answer, if any were found."""
+        found = self.matcher().completion(MAX_COMPLETION)
+        return None if found is None else tuple(found)
 
     def matcher(self) -> GrammarMatcher:
         """A matcher for one sequence."""

@@ -7,7 +7,7 @@ tokens, and text that must follow whatever anybody samples.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import llguidance
@@ -15,6 +15,7 @@ import torch
 
 from libertai_engine.errors import InvalidRequest
 from libertai_engine.grammar.bitmask import apply_bitmask
+from libertai_engine.grammar.closing import MAX_SKIPPED, find_completion, still_completes
 from libertai_engine.grammar.vocabulary import TokenVocabulary
 
 T = TypeVar("T")
@@ -88,6 +89,36 @@ class GrammarMatcher:
             return []
         num_valid = self._ask(lambda native: native.validate_tokens(token_ids))
         return token_ids[: min(num_valid, limit)]
+
+    def completion(self, limit: int) -> list[int] | None:
+        """At most `limit` tokens behind which the answer may end, if some are found."""
+        return self._ask(lambda native: find_completion(native, self._vocabulary, limit))
+
+    def completion_after(
+        self, token_ids: Sequence[int], known: Sequence[int], limit: int
+    ) -> list[int] | None:
+        """The same for where `token_ids` lead to; `known` is a completion from here.
+
+        That often goes on to be one, perhaps without its beginning: a letter more in a text does
+        not change how the text is closed.
+        """
+        start = max(0, len(known) - limit)
+        for skipped in range(start, min(len(known), start + MAX_SKIPPED) + 1):
+            rest = [*known[skipped:]]
+            if self._completes([*token_ids, *rest]):
+                return rest
+        return self._ask(lambda native: self._search_behind(native, token_ids, limit))
+
+    def _completes(self, token_ids: Sequence[int]) -> bool:
+        return self._ask(lambda native: still_completes(native, self._vocabulary, token_ids))
+
+    def _search_behind(
+        self, native: llguidance.LLMatcher, token_ids: Sequence[int], limit: int
+    ) -> list[int] | None:
+        state = native.deep_copy()
+        if not state.consume_tokens([*token_ids]):
+            return None
+        return find_completion(state, self._vocabulary, limit)
 
     def _ask(self, question: Callable[[llguidance.LLMatcher], T]) -> T:
         answer = question(self._native)

@@ -6,12 +6,17 @@ shared by all grammars, sequences and threads.
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import llguidance
+import numpy as np
+import numpy.typing as npt
 
+SIGNS = string.punctuation + string.digits + string.ascii_letters
 NEVER_UTF8 = 0xFF  # no text has this byte; llguidance marks special tokens with it
 
 
@@ -59,6 +64,28 @@ class TokenVocabulary:
         return frozenset(
             each for each, piece in enumerate(self._pieces) if not piece and each not in marks
         )
+
+    @property
+    def end_id(self) -> int:
+        """One of the tokens that end an answer."""
+        return self._end_list()[0]
+
+    @cached_property
+    def signs(self) -> tuple[int, ...]:
+        """The tokens of single characters of ASCII: punctuation, digits, letters."""
+        found = (self.ids_of(sign.encode()) for sign in SIGNS)
+        return tuple(each for token_ids in found for each in token_ids)
+
+    @cached_property
+    def shortest(self) -> npt.NDArray[np.int64]:
+        """All tokens that are text, the shortest first."""
+        lengths = np.array([len(piece) for piece in self._pieces])
+        order = lengths.argsort(kind="stable")
+        return order[lengths[order] > 0]
+
+    def ids_of(self, piece: bytes) -> tuple[int, ...]:
+        """The token of exactly this text, if there is one."""
+        return (self._ids[piece],) if piece in self._ids else ()
 
     def find(self, text: str) -> int | None:
         """The id of the one token that a text names, if it is one."""

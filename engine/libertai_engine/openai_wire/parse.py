@@ -17,7 +17,7 @@ from libertai_engine.sequence import Request
 from libertai_engine.text.fim import Gap, encode_gap
 from libertai_engine.text.tokenizer import Tokenizer
 from libertai_engine.wire.coerce import UINT32_MAX, Body, to_bool, to_int, to_str, wrong
-from libertai_engine.wire.constraints import compile_schema
+from libertai_engine.wire.constraints import compile_schema, wants_closing
 from libertai_engine.wire.messages import parse_chat
 from libertai_engine.wire.parse import Limits, parse_completion
 from libertai_engine.wire.prompts import MAX_PROMPTS, encode_prompt, split_prompts
@@ -173,7 +173,8 @@ def _shaped(requests: Sequence[Request], body: Body, limits: Limits) -> Sequence
     if schema is None:
         return requests
     grammar = compile_schema(body, limits.grammars, FIELD, schema)
-    return [replace(each, grammar=grammar) for each in requests]
+    is_closed = wants_closing(body, grammar, _max_tokens(body))
+    return [replace(each, grammar=grammar, closes_grammar=is_closed) for each in requests]
 
 
 def _refuse_unsupported(body: Body) -> None:

@@ -28,6 +28,20 @@ def parse_grammar(body: Body, grammars: GrammarCompiler | None) -> CompiledGramm
     return _compiler(grammars, "grammar").gbnf(text)
 
 
+def wants_closing(body: Body, grammar: CompiledGrammar | None, max_tokens: int) -> bool:
+    """Whether the answer is to be completed within its limit (`close_grammar`).
+
+    By default JSON is, if there is a limit and a way to complete it is known.
+    """
+    if grammar is None:
+        return False
+    is_default = grammar.field != "grammar" and max_tokens > 0
+    wish: bool = body.get("close_grammar", to_bool, is_default)
+    is_asked = body.fields.get("close_grammar") is not None
+    # NOTE: looked for here, where it may take its time.
+    return wish and (is_asked or grammar.completion is not None)
+
+
 def compile_schema(
     body: Body, grammars: GrammarCompiler | None, field: str, schema: Any
 ) -> CompiledGrammar:

@@ -84,6 +84,7 @@ def format_result(
         "tokens_predicted": finish.num_generated,
         "truncated": finish.truncated,
     }
+    result |= {"grammar_closed": True} if finish.is_closed else {}
     result |= _index(answer.index, call)
     return result | _tokens(answer.tokens, call, tokenizer)
 

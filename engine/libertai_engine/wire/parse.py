@@ -18,7 +18,7 @@ from libertai_engine.sampling_params import SamplingParams
 from libertai_engine.sequence import Request
 from libertai_engine.text.tokenizer import Tokenizer
 from libertai_engine.wire.coerce import Body, to_bool, to_float, to_int, to_str, wrong
-from libertai_engine.wire.constraints import parse_grammar
+from libertai_engine.wire.constraints import parse_grammar, wants_closing
 from libertai_engine.wire.fields import SAMPLING, WIRE_NAMES
 from libertai_engine.wire.images import parse_images
 from libertai_engine.wire.prompts import FittedPrompt, encode_prompt, fit_prompt, split_prompts
@@ -90,6 +90,7 @@ def parse_completion(fields: Any, tokenizer: Tokenizer, limits: Limits) -> Compl
 def _parse_options(body: Body, tokenizer: Tokenizer, limits: Limits) -> dict[str, Any]:
     """What all prompts of a body have in common, by its name in `Request`."""
     max_tokens = body.get("n_predict", lambda name, value: to_int(name, value, low=-1), -1)
+    grammar = parse_grammar(body, limits.grammars)
     return {
         "sampling": _parse_sampling(body, tokenizer),
         "max_tokens": 0 if _only_sets_system(body) else None if max_tokens < 0 else max_tokens,
@@ -97,7 +98,8 @@ def _parse_options(body: Body, tokenizer: Tokenizer, limits: Limits) -> dict[str
         "slot": _parse_slot(body, limits.num_slots),
         "cache_prompt": body.get("cache_prompt", to_bool, False),
         "can_shift": body.get("context_shift", to_bool, True),
-        "grammar": parse_grammar(body, limits.grammars),
+        "grammar": grammar,
+        "closes_grammar": wants_closing(body, grammar, max_tokens),
     }
 
 
