@@ -242,7 +242,7 @@ def offers(rng: random.Random, words: Words, count: int) -> list[Offer]:
 def use(rng: random.Random, words: Words, of: Offer, *, kept: bool = False) -> Use:
     """Return one use of a tool."""
     filler = Filler(rng, words)
-    if words.split == "train" and rng.random() < 0.35:
+    if words.split == "train" and rng.random() < 0.5:
         # Towns that exist, too: what is asked in practice.
         filler.bound["city"] = {"city": words.pick(rng, "country")["capital"]}
     family = of.family
@@ -308,15 +308,15 @@ def calling(
     messages = [Message("system", system_text(rng, [o.schema for o in offered], _start(rng)))]
     for _ in range(rng.choice([1, 1, 2, 2, 3, 4])):
         style = rng.random()
-        if style < 0.15:
+        if style < 0.1:
             families = [f for f in read_families() if all(f is not o.family for o in offered)]
             other = offer(rng, words, rng.choice(families))
             asked = use(rng, words, other).question
             messages += [Message("user", asked), Message("assistant", NO_TOOL)]
-        elif style < 0.24 and small_talk:
+        elif style < 0.2 and small_talk:
             messages += small_talk
             small_talk = ()
-        elif style < 0.3:
+        elif style < 0.26:
             messages += _two_calls(rng, words, rng.choice(offered))
         else:
             made = use(rng, words, rng.choice(offered), kept=kept)

@@ -257,7 +257,7 @@ MIXTURE: tuple[Shape, ...] = (
 ENDING: tuple[Shape, ...] = (
     *MIXTURE,
     (LONG_READING, 5.0),
-    (SOME_TOOLS, 24.0),
+    (SOME_TOOLS, 40.0),
     (_extraction, 5.0),
     (_sums, 8.0),
 )
