@@ -25,6 +25,12 @@ CORE_USES_JSON = pytest.mark.filterwarnings("ignore:The `json` method is depreca
 WEATHER = {"city": "Rome", "degrees": 20, "wet": False, "scale": "C"}
 
 
+class Note(BaseModel):
+    """A text."""
+
+    text: str
+
+
 async def predictions(llm: Any, output_cls: Any, prompt: Any = PROMPT, **options: Any) -> list[Any]:
     """The object in all four ways, and what came before it in the two streams."""
     given = {"city": "Rome", **options}
@@ -144,6 +150,12 @@ async def one_of_four(llm: Libertai, output_cls: Any, way: int) -> None:
     else:
         stream = await llm.astream_structured_predict(output_cls, PROMPT, city="Rome")
         assert [each async for each in stream]
+
+
+def test_our_engine_ends_an_object_in_time(make_llm: MakeLLM) -> None:
+    """With few tokens left it closes what it has begun, so that there is an object."""
+    note = make_llm(max_tokens=24).structured_predict(Note, PROMPT, city="Rome")
+    assert isinstance(note, Note)
 
 
 def test_a_class_without_a_grammar_is_refused(server: ScriptedServer) -> None:
