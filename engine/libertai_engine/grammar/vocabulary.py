@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 SIGNS = string.punctuation + string.digits + string.ascii_letters
+LONGEST = 512  # bytes of a token; from 1024 on llguidance panics
 NEVER_UTF8 = 0xFF  # no text has this byte; llguidance marks special tokens with it
 
 
@@ -143,5 +144,6 @@ def _textual(pieces: Sequence[bytes], control: Iterable[int]) -> list[bytes]:
     """The pieces that can be part of a text; the others are empty."""
     never = set(control)
     return [
-        b"" if each in never or NEVER_UTF8 in piece else piece for each, piece in enumerate(pieces)
+        b"" if each in never or NEVER_UTF8 in piece or len(piece) > LONGEST else piece
+        for each, piece in enumerate(pieces)
     ]

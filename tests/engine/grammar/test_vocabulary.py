@@ -78,6 +78,21 @@ def test_a_model_without_an_end_token() -> None:
     assert matcher.is_finished and not any(map(matcher.allows, range(300)))
 
 
+def test_endless_tokens_are_not_used() -> None:
+    """A vocabulary may hold a line of a thousand dashes; answers are written without it."""
+    facts = TokenFacts(
+        pieces=[b"-", b"-" * 3000, b"-" * 400, b"."],
+        control={},
+        end_ids=frozenset({3}),
+        encode=lambda text: [1] if len(text) == 3000 else [0] * len(text),
+        find=lambda text: None,
+    )
+    vocabulary = TokenVocabulary(facts, 4)
+    assert vocabulary.tokenize("-" * 3000) == [2] * 7 + [0] * 200
+    matcher = GrammarCompiler(lambda: vocabulary).gbnf('root ::= "-"+').matcher()
+    assert [matcher.allows(each) for each in range(4)] == [True, False, True, False]
+
+
 @settings(deadline=None)
 @given(text=st.text(st.characters(codec="utf-8", exclude_characters="▁"), max_size=30))
 @pytest.mark.parametrize("kind", ["sentencepiece", "byte_level"])
