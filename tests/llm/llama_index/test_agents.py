@@ -20,7 +20,7 @@ from llama_index.core.agent.workflow import (
     ToolCallResult,
 )
 from llama_index.core.llms import ChatMessage
-from llama_index.core.memory import ChatMemoryBuffer, Memory
+from llama_index.core.memory import ChatMemoryBuffer
 
 from libertai_llm.llama_index import Libertai, NoToolCall
 from tests.llm.langchain.scripted import ScriptedServer
@@ -195,13 +195,15 @@ async def test_an_agent_that_runs_too_long_says_something(server: ScriptedServer
     assert str(answer) == "That is all I know."
 
 
-async def test_agents_remember_through_a_store(server: ScriptedServer) -> None:
-    """A memory writes calls and results down, and a later question goes on from there."""
+async def test_agents_remember_through_json(server: ScriptedServer) -> None:
+    """A memory that was written down, calls and results too, goes on where it ended."""
     server.answer = saying(ADD_CALL, "It is seven.", "As I said.")
     agent = FunctionAgent(tools=[ADD], llm=Libertai(base_url=server.url))
-    stored = Memory.from_defaults(session_id="a", token_limit=8000, tokenizer_fn=str.split)
-    await run(agent, memory=stored)
-    answer, _ = await run(agent, "Really?", memory=stored)
+    before, after = memory(), memory()
+    await run(agent, memory=before)
+    written = [message.model_dump_json() for message in before.get_all()]
+    after.set([ChatMessage.model_validate_json(each) for each in written])
+    answer, _ = await run(agent, "Really?", memory=after)
     assert str(answer) == "As I said."
     _, two, three = server.completions
     assert three["prompt"].startswith(two["prompt"] + "It is seven.")
