@@ -36,7 +36,7 @@ from tests.engine.grammar.vocabularies import (
 
 TOKENS = SpecialTokens({"<|mark|>": CONTROL}, frozenset({END}))
 VOCABULARIES = [byte_level(), byte_fallback(), word_pieces()]
-ROUNDS = int(os.environ.get("GRAMMAR_ROUNDS", "40"))
+ROUNDS = int(os.environ.get("GRAMMAR_ROUNDS", "30"))
 
 
 def ends(grammar: Grammar, text: str, vocabulary: Vocabulary = VOCABULARIES[0]) -> bool | None:

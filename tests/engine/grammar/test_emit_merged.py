@@ -25,7 +25,7 @@ from tests.engine.grammar.vocabularies import (
 
 TOKENS = SpecialTokens({"<|mark|>": CONTROL}, frozenset({END}))
 VOCABULARIES = [byte_level(), byte_fallback(), word_pieces()]
-ROUNDS = int(os.environ.get("GRAMMAR_ROUNDS", "60"))
+ROUNDS = int(os.environ.get("GRAMMAR_ROUNDS", "40"))
 STEPS = 12
 
 
