@@ -17,7 +17,7 @@ from libertai_llm.langchain import ChatLibertai
 PASSAGES = [
     "The library opens at 9 o'clock and closes at 18 o'clock.",
     "The museum is closed on Monday. A ticket costs 12 euros.",
-    "The train to the coast leaves from platform 4.",
+    "The shop Mirabel was founded in 1984. Mirabel is led by Eva Brown.",
 ]
 
 
@@ -36,5 +36,5 @@ if __name__ == "__main__":
     model = ChatLibertai(temperature=0, max_tokens=32, repeat_penalty=1.0)
     found = {"context": RunnableLambda(retrieve), "question": RunnablePassthrough()}
     chain = found | prompt | model | StrOutputParser()
-    for question in ("What does a ticket to the museum cost?", "Where does the train leave from?"):
+    for question in ("What does a ticket to the museum cost?", "When was Mirabel founded?"):
         print(f"> {question}\n{retrieve(question)}\n= {chain.invoke(question)}")
