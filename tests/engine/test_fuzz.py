@@ -133,6 +133,7 @@ OPTIONS: Strategies = {
     "grammar": st.sampled_from(["", *GRAMMARS]) | words,
     "json_schema": schemas,
     "compact_json": st.booleans(),
+    "close_grammar": st.booleans(),
 }
 PROMPTS: Strategies = {
     "prompt": words.filter(bool)

@@ -199,7 +199,7 @@ def test_many_grammars_in_one_batch(api: CompletionAPI, byte_api: CompletionAPI)
         for fields in (*KINDS.values(), {"grammar": f"root ::= [0-9]{{{seed + 1}}}"}, {})
     ]
     for body in bodies:
-        body["n_predict"] = 40
+        body["n_predict"] = 60
 
     async def together(api: CompletionAPI) -> list[Any]:
         return await asyncio.gather(*(api.acomplete(body) for body in bodies))
