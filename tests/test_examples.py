@@ -94,7 +94,7 @@ def test_an_agent_answers_over_several_turns(demo_server: str) -> None:
     turns = printed.split("human> ")[1:]
     assert len(turns) == 2
     assert all(re.search(r"^ai> \S", turn, flags=re.MULTILINE) for turn in turns)
-    assert "tool> " in printed
+    assert "tool> 39" in turns[0] and "tool> It is sunny in Rome." in turns[1]
 
 
 def test_a_graph_keeps_its_threads_apart(demo_server: str) -> None:

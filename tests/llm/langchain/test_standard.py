@@ -15,11 +15,6 @@ from libertai_llm.langchain import ChatLibertai
 
 LONG = "Tell me about the quick brown fox and the lazy dog. " * 3
 
-# What the bundled model is too small for: the call is whole and right in form.
-BEYOND_THE_MODEL = {
-    "test_unicode_tool_call_integration": "the bundled model does not copy a Chinese name",
-}
-
 OPTIONS: dict[str, Any] = {"max_tokens": 96, "temperature": 0, "repeat_penalty": 1.0}
 
 
@@ -49,12 +44,6 @@ class StandardSuite(ChatModelIntegrationTests):
     @property
     def chat_model_class(self) -> type[BaseChatModel]:
         return ChatLibertai
-
-    @pytest.fixture(autouse=True)
-    def _expect(self, request: pytest.FixtureRequest) -> None:
-        reason = BEYOND_THE_MODEL.get(request.node.originalname)
-        if reason:
-            request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
 
     @property
     def supports_json_mode(self) -> bool:
