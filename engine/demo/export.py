@@ -26,7 +26,7 @@ def write_model(folder: Path, model: LlamaForCausalLM, pieces: bytes, recipe: Re
     """Write config, weights in bf16, tokenizer, chat template and generation settings."""
     tokenizer = write_tokenizer(folder, pieces, recipe.positions)
     tensors = {
-        name: value.detach().to(torch.bfloat16).contiguous()
+        name: value.detach().to("cpu", torch.bfloat16).contiguous()
         for name, value in model.named_parameters()
     }
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

@@ -55,9 +55,10 @@ def _finish(
 
 
 @cache
-def _mask(length: int, dtype: torch.dtype) -> Tensor:
-    hidden = torch.ones(length, length, dtype=torch.bool).triu(1)
-    return torch.zeros(length, length, dtype=dtype).masked_fill(hidden, float("-inf"))
+def _mask(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    hidden = torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
+    zeros = torch.zeros(length, length, dtype=dtype, device=device)
+    return zeros.masked_fill(hidden, float("-inf"))
 
 
 def _attend(made: Tensor, rows: int, length: int, heads: int) -> Tensor:
@@ -69,7 +70,7 @@ def _attend(made: Tensor, rows: int, length: int, heads: int) -> Tensor:
     query = (query * width**-0.5).view(rows, length, kv, group, width).permute(0, 2, 3, 1, 4)
     key, value = (each.transpose(1, 2).reshape(rows * kv, length, width) for each in (key, value))
     scores = torch.bmm(query.reshape(rows * kv, group * length, width), key.transpose(1, 2))
-    scores = scores.view(-1, length, length) + _mask(length, made.dtype)
+    scores = scores.view(-1, length, length) + _mask(length, made.dtype, made.device)
     shares = scores.softmax(-1).view(rows * kv, group * length, length)
     found = torch.bmm(shares, value).view(rows, kv, group, length, width)
     return found.permute(0, 3, 1, 2, 4).reshape(rows * length, heads * width)
@@ -93,10 +94,14 @@ class Network:
         config = self.model.config
         width, heads = config.head_dim, config.num_attention_heads
         embedding = self.model.model.embed_tokens.weight.to(self.dtype)
-        x = functional.embedding(given.ids, embedding)  # [tokens, hidden]
+        device = embedding.device
+        ids, labels, positions = (
+            each.to(device) for each in (given.ids, given.labels, given.positions)
+        )
+        x = functional.embedding(ids, embedding)  # [tokens, hidden]
         base = float(config.rope_parameters["rope_theta"])
-        speeds = base ** (-torch.arange(0, width, 2) / width)
-        angles = given.positions[:, None] * speeds  # [tokens, head_dim / 2]
+        speeds = base ** (-torch.arange(0, width, 2, device=device) / width)
+        angles = positions[:, None] * speeds  # [tokens, head_dim / 2]
         turn = angles.cos()[:, None], angles.sin()[:, None]
         for layer in self.model.model.layers:
             own, mlp = layer.self_attn, layer.mlp
@@ -113,10 +118,10 @@ class Network:
                     mlp.down_proj.weight.to(self.dtype),
                 ),
             )
-        learned = given.labels != IGNORED
+        learned = labels != IGNORED
         last = _norm(x[learned], self.model.model.norm.weight, 1e-6)
         logits = functional.linear(last, embedding).float()  # [learned tokens, vocab]
-        return functional.cross_entropy(logits, given.labels[learned], reduction="none")
+        return functional.cross_entropy(logits, labels[learned], reduction="none")
 
     def _joined(self, *parts: torch.nn.Linear) -> Tensor:
         return torch.cat([part.weight for part in parts]).to(self.dtype)

@@ -76,7 +76,8 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, tokenizer: Tokenizer, folder: Path, *, bf16: bool) -> None:
         self.recipe, self.tokenizer, self.folder = recipe, tokenizer, folder
-        self.model = new_model(recipe, tokenizer)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = new_model(recipe, tokenizer).to(device)
         self.network = Network(self.model, bf16=bf16)
         self.history = History()
         self.world = World.load("train")

@@ -191,7 +191,7 @@ def test_chat_template_renders_tools(tokenizer: Any) -> None:
 
 
 def test_held_out_text_is_predicted(model: Any, tokenizer: Any, held_out: Lines) -> None:
-    """Far below what guessing costs (7.8 nats), on words and numbers never seen in training."""
+    """Far below what guessing costs (8 nats), on words and numbers never seen in training."""
     losses = []
     for document in held_out:
         ids, learned = encoded(tokenizer, document)
