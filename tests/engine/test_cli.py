@@ -31,6 +31,20 @@ def feed(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(text))
 
 
+def test_complete_keeps_to_a_grammar(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the command line, in a file, or as a JSON schema."""
+    (tmp_path / "x.gbnf").write_text('root ::= "yes" | "no"')
+    for flags, right in (
+        (["--grammar", 'root ::= "a" [0-9]'], {f"a{digit}" for digit in range(10)}),
+        (["--grammar-file", str(tmp_path / "x.gbnf")], {"yes", "no"}),
+        (["--json-schema", '{"enum": [1, null]}'], {"1", "null"}),
+    ):
+        assert main(["complete", str(tiny_model), "Once", *flags]) == 0
+        assert capsys.readouterr().out.strip() in right
+
+
 def test_complete_is_reproducible(
     tiny_model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +113,9 @@ def test_info_names_what_a_model_is(tiny_model: Path, capsys: pytest.CaptureFixt
         (["complete", "demo", "a", "--top-k", "x"], "--top-k"),
         (["complete", "demo", "a", "--repeat-penalty", "0"], "`repeat_penalty`"),
         (["complete", "demo", "a", "-n", "-2"], "-n"),
+        (["complete", "demo", "a", "--json-schema", "{"], "--json-schema"),
+        (["complete", "demo", "a", "--grammar-file", "/nowhere"], "--grammar-file"),
+        (["complete", "demo", "a", "--grammar", "x", "-j", "{}"], "not allowed"),
         (["dance"], "dance"),
         ([], "COMMAND"),
     ],
@@ -116,6 +133,7 @@ def test_wrong_arguments(argv: list[str], message: str, capsys: pytest.CaptureFi
     [
         (["complete", "/nowhere", "a"], "/nowhere"),
         (["complete", "demo", ""], "the prompt is empty"),
+        (["complete", "demo", "a", "--grammar", "x"], "failed to parse grammar"),
         (["chat", "/nowhere"], "/nowhere"),
         (["info", "/nowhere"], "/nowhere"),
         (["serve", "/nowhere", "--port", "0"], "/nowhere"),

@@ -6,14 +6,18 @@ In: an argparse parser to add them to, or parsed arguments. Out: checked configu
 from __future__ import annotations
 
 import argparse
+import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from libertai_engine.config import DTYPES, EngineConfig
 from libertai_engine.errors import InvalidRequest
 from libertai_engine.sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from libertai_engine.grammar.compiler import CompiledGrammar, GrammarCompiler
 
 T = TypeVar("T")
 MODEL_HELP = "a folder, a hub id, a GGUF file, or `demo`, the model that comes with this program"
@@ -111,6 +115,38 @@ def sampling_params(args: Namespace) -> SamplingParams:
     values = {name: value for name, value in given.items() if value is not None}
     seed = None if args.seed == -1 else args.seed
     return checked(args, SamplingParams, seed=seed, ignore_eos=args.ignore_eos, **values)
+
+
+def add_grammar(parser: ArgumentParser) -> None:
+    """What the answer is held to."""
+    group = parser.add_argument_group("grammar").add_mutually_exclusive_group()
+    group.add_argument("--grammar", metavar="GBNF", help="the answer is a text of this grammar")
+    group.add_argument("--grammar-file", type=text_of, metavar="FILE", help="the same, in a file")
+    group.add_argument("-j", "--json-schema", type=json_of, metavar="JSON", help="it is such JSON")
+
+
+def compiled_grammar(args: Namespace, grammars: GrammarCompiler) -> CompiledGrammar | None:
+    """The grammar that was given, if one was. Raises `InvalidRequest`."""
+    if args.json_schema is not None:
+        return grammars.json_schema(args.json_schema)
+    text = args.grammar or args.grammar_file
+    return grammars.gbnf(text) if text else None
+
+
+def text_of(path: str) -> str:
+    """What a file says."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise argparse.ArgumentTypeError(f"cannot read {path!r}") from None
+
+
+def json_of(text: str) -> Any:
+    """What JSON text stands for."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("is no JSON") from None
 
 
 def max_tokens(args: Namespace) -> int | None:

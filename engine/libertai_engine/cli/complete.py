@@ -20,6 +20,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="(default: read from stdin)")
     arguments.add_engine(parser)
     arguments.add_sampling(parser)
+    arguments.add_grammar(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="speed and cache, on stderr")
 
 
@@ -38,7 +39,11 @@ def run(args: Namespace) -> int:
     with load_engine(config) as engine:
         prompt_ids = tuple(engine.tokenizer.encode(prompt, add_special=True))
         request = Request(
-            prompt_ids=prompt_ids, sampling=sampling, max_tokens=max_tokens, stop=tuple(args.stop)
+            prompt_ids=prompt_ids,
+            sampling=sampling,
+            max_tokens=max_tokens,
+            stop=tuple(args.stop),
+            grammar=arguments.compiled_grammar(args, engine.grammars),
         )
         answer = terminal.speak(engine, request)
         print(flush=True)
