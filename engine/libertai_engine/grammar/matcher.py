@@ -143,5 +143,9 @@ def short(reason: str) -> str:
     """What llguidance says, without its place in our own texts and without quotes of them."""
     if reason.startswith(STUCK):
         return "no token of this model is possible here"
-    line = reason.strip().partition("\n")[0]
-    return re.sub(r"^at \d+\(\d+\): |failed to compile JSON schema: ", "", line)[:MAX_REASON]
+    line, _, rest = reason.strip().partition("\n")
+    line = re.sub(r"^at \d+\(\d+\): |failed to compile JSON schema: ", "", line)
+    found = re.search(r"^error: (.*)", rest, re.MULTILINE)
+    if line.endswith(":") and found:  # of a pattern, behind a picture of it
+        line = f"{line} {found[1]}"
+    return line[:MAX_REASON]

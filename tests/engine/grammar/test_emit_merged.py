@@ -11,6 +11,9 @@ from random import Random
 import pytest
 
 from libertai_engine.grammar.emitter import SpecialTokens, emit_chars, emit_merged
+from libertai_engine.grammar.emitter.merge import merged
+from libertai_engine.grammar.emitter.rules import normalised, planted, written_out
+from libertai_engine.grammar.emitter.tail_recursion import solved
 from libertai_engine.grammar.gbnf import parse_gbnf
 from libertai_engine.grammar.syntax import Grammar
 from tests.engine.grammar.random_grammars import random_grammar
@@ -136,6 +139,13 @@ def assert_same_along(ids: list[int], grammar: Grammar, vocabulary: Vocabulary) 
         assert fast.compute_bitmask() == plain.compute_bitmask()
         assert fast.consume_token(each) and plain.consume_token(each)
     assert fast.is_accepting() == plain.is_accepting()
+
+
+@pytest.mark.parametrize("grammar", ['root ::= ""', 'root ::= ("")*', 'root ::= e e\ne ::= ""'])
+def test_the_empty_text_takes_no_time(grammar: str) -> None:
+    """A part that is empty has no pieces: cutting it would never end but for the budget."""
+    rules = written_out(normalised(planted(gbnf(grammar), TOKENS)), solved)
+    assert merged(rules, steps=100) is not None
 
 
 def test_a_grammar_that_takes_too_long_to_think_about_comes_out_plain() -> None:

@@ -212,6 +212,8 @@ class _Merger:
     def _runs_of(self, node: int, cuts: set[int]) -> Iterator[int]:
         """The runs of a series between places to cut at and items that are not regular."""
         items = self._forest.units(node)
+        if not items:  # the empty text, of which nothing is a piece, itself neither
+            return
         alone = [not self._regular.is_regular(item) for item in items]
         starts = [
             at for at in range(len(items)) if at in cuts or any(alone[max(at - 1, 0) : at + 1])
