@@ -7,6 +7,7 @@ The walk is bounded; it may find nothing, and need not find the shortest.
 
 from __future__ import annotations
 
+import string
 from collections.abc import Iterator, Sequence
 
 import llguidance
@@ -23,6 +24,8 @@ CLOSERS = (b"}", b"]", b'"')
 QUOTE, LETTER, BRACE = b'"', b"q", b"}"
 # What begins something short, or stands between two things.
 MARKS = (b"0", b"1", b":", b",", b"n", b"t", b"f", b"[", b"{")
+# What goes on behind one of these makes a number or a word longer.
+WORD = frozenset(sign.encode() for sign in string.digits + string.ascii_letters)
 
 
 def still_completes(
@@ -86,11 +89,13 @@ def _openers(
         return [int(each) for each in ranked[bits[ranked] > 0][:MAX_CHOICES]]
     closers = [vocabulary.end_id, *(each for sign in CLOSERS for each in vocabulary.ids_of(sign))]
     marks = [each for sign in MARKS for each in vocabulary.ids_of(sign) if each in signs]
+    word = {each for sign in WORD for each in vocabulary.ids_of(sign)}
+    is_in_word = not word.isdisjoint(tokens[-1:])
 
-    def badness(token_id: int) -> tuple[bool, int]:
+    def badness(token_id: int) -> tuple[bool, bool, int]:
         leads_on = any(state.validate_tokens([token_id, each]) == 2 for each in closers)
         # What was not used before comes first, or a repetition would go on for ever.
-        return not leads_on, tokens.count(token_id)
+        return not leads_on, is_in_word and token_id in word, tokens.count(token_id)
 
     return sorted(dict.fromkeys([*marks, *signs]), key=badness)
 
