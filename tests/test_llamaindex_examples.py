@@ -50,14 +50,14 @@ def test_a_chat_reads_its_cache(demo_server: str) -> None:
     printed = printed_by("chat.py", demo_server)
     found = re.findall(r"^  (\d+) of (\d+) prompt tokens", printed, re.M)
     cached = [int(each) for each, _ in found]
-    assert printed.count("> ") == 3 and len(found) >= 5
+    assert printed.count("> ") == 3 and len(found) >= 3
     assert all(each > 0 for each in cached[1:])
 
 
 def test_a_router_chooses(demo_server: str) -> None:
     """One of the two engines, for each question."""
     printed = printed_by("route.py", demo_server)
-    assert len(re.findall(r"^  about the (?:library|server)$", printed, re.M)) == 2
+    assert len(re.findall(r"^  about the (?:library|recordings)$", printed, re.M)) == 2
 
 
 def test_agents_call_their_tools(demo_server: str) -> None:

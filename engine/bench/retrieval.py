@@ -75,7 +75,8 @@ def main(model: str, embedder: str) -> None:
         ("right answer from the known passage", share(sum(is_right(a, p) for p, a in known))),
         ("seconds for an answer", f"{spent / len(PASSAGES):.2f}"),
     ]
-    print(f"| {llm.metadata.model_name} and {embedder.rstrip('/').split('/')[-1]} | |\n|---|---|")
+    name = "/".join(embedder.rstrip("/").split("/")[-2:])
+    print(f"| {llm.metadata.model_name} and {name} | |\n|---|---|")
     for name, value in rows:
         print(f"| {name} | {value} |")
     for passage, answer in read:

@@ -1,5 +1,5 @@
-"""A chat about the project's own pages: each question is condensed with what was said before, its
-passages are looked up, and what the server has evaluated already is read from its cache.
+"""A chat about one of the project's own pages: each question is condensed with what was said
+before, its passages are looked up, and what the server has evaluated is read from its cache.
 
 Run: python examples/llamaindex/chat.py
 LIBERTAI_API_BASE names a server; without it the bundled demo model answers in this process.
@@ -17,7 +17,8 @@ from llama_index.core.instrumentation.events.llm import LLMChatEndEvent
 
 from libertai_llm.llama_index import Libertai
 
-QUESTIONS = ("What is a session?", "How is one named?", "And what does it keep?")
+PAGES = ("cassettes/README.md",)
+QUESTIONS = ("Which servers were recorded?", "With which model?", "And what is kept of an answer?")
 
 
 class CacheReads(BaseEventHandler):
@@ -31,7 +32,7 @@ class CacheReads(BaseEventHandler):
 
 
 if __name__ == "__main__":
-    index = make_index(Libertai(temperature=0, max_tokens=48, repeat_penalty=1.0), chunk_size=96)
+    index = make_index(Libertai(temperature=0, max_tokens=48, repeat_penalty=1.0), PAGES)
     engine = index.as_chat_engine(chat_mode=ChatMode.CONDENSE_PLUS_CONTEXT, similarity_top_k=1)
     get_dispatcher().add_event_handler(CacheReads())
     for question in QUESTIONS:

