@@ -12,11 +12,16 @@ from typing import Any, Literal
 
 from langchain_core.language_models import BaseChatModel, BaseLLM
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
-from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from libertai_llm.errors import InvalidOption
 from libertai_llm.langchain.parsers import ArgumentsParser, JsonParser, ObjectParser, object_class
-from libertai_llm.langchain.tools import as_definitions, json_schema_of, schema_format, titled
+from libertai_llm.langchain.tools import (
+    as_definition,
+    as_definitions,
+    json_schema_of,
+    schema_format,
+    titled,
+)
 from libertai_llm.options import split_options
 from libertai_llm.tools import Tool, ToolChoice, tool_grammar
 
@@ -43,7 +48,7 @@ def structured_chat(
     target = object_class(schema)
     parser: ObjectParser
     if method == "function_calling":
-        definition = convert_to_openai_tool(titled(schema), strict=strict)
+        definition = as_definition(titled(schema), strict)
         name = definition["function"]["name"]
         bound |= {"tools": [*as_definitions(tools or [], strict), definition]}
         bound |= {"tool_choice": "required" if tools else name, "parallel_tool_calls": False}
@@ -69,7 +74,7 @@ def structured_llm(
     target = object_class(schema)
     parser: ObjectParser
     if method == "function_calling":
-        tool = Tool.from_openai(convert_to_openai_tool(titled(schema)))
+        tool = Tool.from_openai(as_definition(titled(schema), None))
         grammar = tool_grammar([tool], ToolChoice("named", tool.name))
         parser = ArgumentsParser(target=target, call_name=tool.name, is_text=True)
         return _chain(model.bind(grammar=grammar, **options), parser, include_raw)

@@ -6,10 +6,14 @@ call in the OpenAI API's form, and an `AnswerPlan` made of them.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from pydantic import BaseModel
 
 from libertai_llm.answer_plan import PLAN_OPTIONS, AnswerPlan
 from libertai_llm.errors import InvalidOption
@@ -50,7 +54,17 @@ def plan_of(given: Mapping[str, Any]) -> tuple[AnswerPlan, dict[str, Any]]:
 
 def as_definitions(tools: Sequence[Any], strict: bool | None) -> list[dict[str, Any]]:
     """Tools in the OpenAI API's form."""
-    return [convert_to_openai_tool(tool, strict=strict) for tool in tools]
+    return [as_definition(tool, strict) for tool in tools]
+
+
+def as_definition(tool: Any, strict: bool | None) -> dict[str, Any]:
+    """One tool in the OpenAI API's form."""
+    definition = convert_to_openai_tool(tool, strict=strict)
+    arguments = tool.tool_call_schema if isinstance(tool, BaseTool) else tool
+    exact = _exact_schema(arguments)
+    if exact is None or "function" not in definition:
+        return definition
+    return {**definition, "function": {**definition["function"], "parameters": exact}}
 
 
 def as_format(value: Any) -> Mapping[str, Any]:
@@ -71,6 +85,9 @@ def schema_format(schema: Any, strict: bool | None) -> dict[str, Any]:
 
 def json_schema_of(schema: Any) -> dict[str, Any]:
     """The JSON schema of a class, or of a dict that is or holds one. Raises `InvalidOption`."""
+    exact = _exact_schema(schema)
+    if exact is not None:
+        return {"title": getattr(schema, "__name__", "answer"), **exact}
     try:
         return convert_to_json_schema(titled(schema))
     except (ValueError, TypeError) as error:
@@ -84,5 +101,31 @@ def titled(schema: Any) -> Any:
     return schema
 
 
+def _exact_schema(schema: Any) -> dict[str, Any] | None:
+    """The JSON schema, if LangChain's conversion would make it looser; else None.
+
+    It leaves nothing of a dict without `properties`, and takes what refers to itself for anything.
+    """
+    if isinstance(schema, type) and issubclass(schema, BaseModel):
+        found = schema.model_json_schema()
+        return found if _refers_to_itself(found) else None
+    if not isinstance(schema, Mapping) or (_NAMES - {"title"}) & schema.keys():
+        return None
+    is_lost = "properties" not in schema or _refers_to_itself(schema)
+    return dict(schema) if is_lost else None
+
+
+def _refers_to_itself(schema: Mapping[str, Any]) -> bool:
+    parts = schema.get("$defs", {})
+    links = {name: set(_REFERENCE.findall(json.dumps(part))) for name, part in parts.items()}
+    for _ in links:  # each round goes one reference further
+        links = {
+            name: found.union(*(links.get(each, ()) for each in found))
+            for name, found in links.items()
+        }
+    return any(name in found for name, found in links.items())
+
+
+_REFERENCE = re.compile(r'"\$ref": "#/\$defs/([^"/]+)"')
 # A dict with one of these is named, or holds a definition that is.
 _NAMES = frozenset({"title", "name", "function", "toolSpec"})

@@ -22,6 +22,7 @@ from libertai_llm.tools.definitions import (
 )
 
 Schema = Mapping[str, Any] | bool
+_COMBINATIONS = frozenset({"$ref", "allOf", "anyOf", "oneOf"})
 
 
 def tool_grammar(
@@ -101,6 +102,8 @@ def _call(writer: GrammarWriter, tool: Tool, syntax: CallSyntax) -> str:
 
 def _closed(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
     """The schema of a tool's arguments: an object that has no further keys unless it says so."""
+    if _COMBINATIONS & parameters.keys():  # whose keys are named elsewhere
+        return {"type": "object", **parameters}
     return {"type": "object", "additionalProperties": False, **parameters}
 
 

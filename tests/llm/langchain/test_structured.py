@@ -9,6 +9,7 @@ import pytest
 from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import FakeListLLM
 from langchain_core.messages import AIMessage
+from langchain_core.tools import tool
 from pydantic import BaseModel, Field, field_validator
 from pydantic.v1 import BaseModel as BaseModelV1
 from typing_extensions import TypedDict
@@ -16,6 +17,7 @@ from typing_extensions import TypedDict
 from libertai_engine.engine import Engine
 from libertai_llm.errors import InvalidOption, LibertaiError
 from libertai_llm.langchain import ChatLibertai, InvalidAnswer, LibertaiLLM, TruncatedAnswer
+from libertai_llm.langchain.tools import as_definition, json_schema_of, titled
 from tests.llm.langchain.scripted import ScriptedServer
 
 
@@ -47,6 +49,25 @@ class JokeDict(TypedDict):
     rating: Annotated[int | None, None, "1 to 10"]
 
 
+class Tree(BaseModel):
+    """What refers to itself."""
+
+    name: str
+    branches: list[Tree] = []
+
+
+class Forest(BaseModel):
+    """What holds such things."""
+
+    first: Tree
+
+
+@tool
+def plant(tree: Tree) -> str:
+    """Plant a tree."""
+    return tree.name
+
+
 SCHEMA = Joke.model_json_schema()
 PARTS: dict[str, Any] = {"properties": SCHEMA["properties"], "required": ["setup"]}
 FUNCTION = {"name": "joke", "description": "A joke.", "parameters": {"type": "object", **PARTS}}
@@ -66,6 +87,22 @@ both = pytest.mark.parametrize("kind", [ChatLibertai, LibertaiLLM])
 def models(server: ScriptedServer) -> Iterator[dict[Any, Any]]:
     with ChatLibertai(base_url=server.url) as chat, LibertaiLLM(base_url=server.url) as llm:
         yield {ChatLibertai: chat, LibertaiLLM: llm}
+
+
+@pytest.mark.parametrize(
+    "schema", [Tree, Forest, Tree.model_json_schema(), Forest.model_json_schema()], ids=range(4)
+)
+def test_what_refers_to_itself_is_asked_for_as_it_is(schema: Any) -> None:
+    """All of it: anything would do for what is left out."""
+    asked = [json_schema_of(schema), as_definition(titled(schema), None)["function"]["parameters"]]
+    for found in [*asked, as_definition(plant, None)["function"]["parameters"]]:
+        assert found["$defs"]["Tree"]["properties"]["branches"]["items"] == {"$ref": "#/$defs/Tree"}
+
+
+def test_schemas_that_are_no_objects_are_kept() -> None:
+    """A dict without `properties` is a schema all the same."""
+    schema = {"title": "numbers", "type": "array", "items": {"type": "integer"}}
+    assert json_schema_of(schema) == schema
 
 
 def answering(server: ScriptedServer, method: str, text: str) -> None:

@@ -70,6 +70,14 @@ def test_the_other_choices(choice: ToolChoice, accepted: list[str], refused: lis
     assert not any(accepts(grammar, text) for text in refused)
 
 
+def test_arguments_may_be_described_elsewhere() -> None:
+    """By a reference, as those of a class that refers to itself are."""
+    parts = {"Add": {"type": "object", **ADD.parameters}}
+    tool = Tool("add", "", {"$ref": "#/$defs/Add", "$defs": parts})
+    grammar = tool_grammar([tool], ToolChoice("required"))
+    assert accepts(grammar, CALL) and not accepts(grammar, CALL.replace('"to"', '"of"'))
+
+
 def test_several_calls_where_they_are_allowed() -> None:
     """One a line."""
     for mode in ("auto", "required"):
