@@ -231,12 +231,14 @@ def _when_forgotten(owner: Any, let_go: Callable[[], None]) -> weakref.finalize[
     """Let go when nobody holds `owner` any more.
 
     NOTE: that is noticed at any moment, also by a thread that holds the very locks that letting go
-    needs, so another thread does it. At the interpreter's end the engines close themselves.
+    needs, so another thread does it, one that the interpreter waits for before it ends: an engine
+    that is cut off in the middle of a step takes the process down. At the very end, when there are
+    no new threads, the engines close themselves.
     """
 
     def in_another_thread() -> None:
         with suppress(RuntimeError):  # no new threads while the interpreter ends
-            threading.Thread(target=let_go, name="libertai-llm", daemon=True).start()
+            threading.Thread(target=let_go, name="libertai-llm", daemon=False).start()
 
     finalizer = weakref.finalize(owner, in_another_thread)
     finalizer.atexit = False

@@ -326,6 +326,33 @@ class CountingEngine:
         self.is_closed = True
 
 
+LAST_LINE = """
+import time
+from libertai_engine.worker import Worker
+from libertai_llm import Client
+
+close = Worker.close
+
+def slowly(worker):
+    time.sleep(0.5)
+    close(worker)
+    print("closed")
+
+Worker.close = slowly
+client = Client(engine="demo")
+client.complete("Hello", max_tokens=1)
+del client
+"""
+
+
+def test_a_program_ends_after_its_engines(tmp_path: Path) -> None:
+    """A client that is forgotten in a program's last line still closes its engine in peace."""
+    ended = subprocess.run(
+        [sys.executable, "-c", LAST_LINE], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert ended.stdout == "closed\n", ended.stderr
+
+
 def test_the_bundled_model_hides_behind_no_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
