@@ -77,6 +77,15 @@ def test_what_is_known_to_complete_an_answer_is_short(api: CompletionAPI) -> Non
     assert needed(api, schema) <= len('{"n": [0, 1, 2, 3]}')
 
 
+@pytest.mark.parametrize("name", ["email", "date-time", "uuid", "ipv4", "uri", "hostname"])
+def test_formats_can_be_completed(api: CompletionAPI, name: str) -> None:
+    """Also those whose text goes on for ever unless a certain sign is found."""
+    limit = needed(api, {"type": "string", "format": name})
+    result = complete(api, json_schema={"type": "string", "format": name}, n_predict=limit, **PLAIN)
+    assert result["stopped_eos"] and limit < 60
+    json.loads(result["content"])
+
+
 def test_grammars_are_closed_when_asked(api: CompletionAPI) -> None:
     """By default they are cut, as by llama.cpp's server."""
     grammar = 'root ::= "(" [a-z]+ ("," [a-z]+)* ") end"'

@@ -23,7 +23,7 @@ MAX_CHOICES = 8  # pieces that are tried where no sign of ASCII may stand
 CLOSERS = (b"}", b"]", b'"')
 QUOTE, LETTER, BRACE = b'"', b"q", b"}"
 # What begins something short, or stands between two things.
-MARKS = (b"0", b"1", b":", b",", b"n", b"t", b"f", b"[", b"{")
+MARKS = (b"0", b"1", b"@", b".", b":", b",", b"n", b"t", b"f", b"[", b"{")
 # What goes on behind one of these makes a number or a word longer.
 WORD = frozenset(sign.encode() for sign in string.digits + string.ascii_letters)
 
@@ -73,13 +73,16 @@ def _ways(
     found = [each for sign in closers for each in _allowed(state, vocabulary, sign)]
     if is_text and tokens[-2:] == 2 * found:
         found = []  # a quote closes nothing here
-    yield from ([each] for each in found or _openers(state, vocabulary, tokens))
+    yield from ([each] for each in found or _openers(state, vocabulary, tokens, closers))
 
 
 def _openers(
-    state: llguidance.LLMatcher, vocabulary: TokenVocabulary, tokens: list[int]
+    state: llguidance.LLMatcher,
+    vocabulary: TokenVocabulary,
+    tokens: list[int],
+    closers: Sequence[bytes],
 ) -> list[int]:
-    """Tokens to go on with where nothing can be closed."""
+    """Tokens to go on with where none of `closers` may stand."""
     bits = np.unpackbits(
         np.frombuffer(state.compute_bitmask(), dtype=np.uint8), bitorder="little"
     )  # [vocab]
@@ -87,13 +90,13 @@ def _openers(
     if not signs:
         ranked = vocabulary.shortest
         return [int(each) for each in ranked[bits[ranked] > 0][:MAX_CHOICES]]
-    closers = [vocabulary.end_id, *(each for sign in CLOSERS for each in vocabulary.ids_of(sign))]
+    ends = [vocabulary.end_id, *(each for sign in closers for each in vocabulary.ids_of(sign))]
     marks = [each for sign in MARKS for each in vocabulary.ids_of(sign) if each in signs]
     word = {each for sign in WORD for each in vocabulary.ids_of(sign)}
     is_in_word = not word.isdisjoint(tokens[-1:])
 
     def badness(token_id: int) -> tuple[bool, bool, int]:
-        leads_on = any(state.validate_tokens([token_id, each]) == 2 for each in closers)
+        leads_on = any(state.validate_tokens([token_id, each]) == 2 for each in ends)
         # What was not used before comes first, or a repetition would go on for ever.
         return not leads_on, is_in_word and token_id in word, tokens.count(token_id)
 
