@@ -28,7 +28,7 @@ def get_weather(city: str) -> str:
 
 
 if __name__ == "__main__":
-    model = ChatLibertai(temperature=0, max_tokens=64, repeat_penalty=1.0)
+    model = ChatLibertai(temperature=0, max_tokens=64)
     agent = create_agent(model, [add, get_weather], checkpointer=InMemorySaver())
     thread: Any = {"configurable": {"thread_id": "anna"}, "recursion_limit": 8}
     for question in ("What is 14 plus 25?", "What is the weather like in Rome?"):

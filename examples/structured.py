@@ -20,11 +20,11 @@ class Person(BaseModel):
 
 if __name__ == "__main__":
     text = "Anna is 34 years old and lives in Rome. Who is it?"
-    chat = ChatLibertai(temperature=0, max_tokens=48, repeat_penalty=1.0)
+    chat = ChatLibertai(temperature=0, max_tokens=48)
     print(chat.with_structured_output(Person).invoke(text))
     for part in chat.with_structured_output(Person.model_json_schema()).stream(text):
         print(part)
-    llm = LibertaiLLM(temperature=0, max_tokens=48, repeat_penalty=1.0)
+    llm = LibertaiLLM(temperature=0, max_tokens=48)
     print(llm.with_structured_output(Person).invoke(f"{text}\nJSON: "))
     try:
         print(chat.with_structured_output(Person, max_tokens=4).invoke(text))

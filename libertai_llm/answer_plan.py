@@ -91,6 +91,9 @@ class AnswerPlan:
     def holding(self, call: CallOptions) -> tuple[AnswerPlan, CallOptions]:
         """This plan and a call that is held to it; the call's own `json_schema` is the plan's.
 
+        With a grammar of the plan, tools left to the model's choice included, repetitions are not
+        penalised unless the call says so; a user's own `grammar` changes no other option.
+
         Raises `InvalidOption` if there are two schemas, or a `grammar` beside one or beside tools.
         """
         plan = self

@@ -24,6 +24,9 @@ PLACEMENT = frozenset({"thread_id", "slot_id", "timeout", "stream"})
 # Our own engine's option: end a grammar within the tokens that are left.
 CLOSE_GRAMMAR = "close_grammar"
 
+# The `repeat_penalty` that changes nothing.
+_NO_PENALTY = 1.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallOptions:
@@ -66,6 +69,8 @@ class CallOptions:
     def held_to(self, grammar: str | None, *, is_closing: bool = False) -> CallOptions:
         """The same call with the grammar of what it asks for, if there is one.
 
+        With the grammar goes `repeat_penalty` 1, unless model or call say another: calls and JSON
+        repeat their quotes and keys and the words of the prompt, and servers penalise by default.
         Raises `InvalidOption` if the call brings a `grammar` of its own.
         """
         if grammar is None:
@@ -75,6 +80,8 @@ class CallOptions:
                 "`grammar` is given beside tools or a response format", field="grammar"
             )
         options = {**self.options, "grammar": grammar}
+        if options.get("repeat_penalty") is None:
+            options["repeat_penalty"] = _NO_PENALTY
         return replace(self, options=options, is_closing=is_closing)
 
     def closing(self) -> CallOptions:

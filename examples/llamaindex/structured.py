@@ -28,7 +28,7 @@ TEXTS = (
 )
 
 if __name__ == "__main__":
-    llm = Libertai(temperature=0, max_tokens=96, repeat_penalty=1.0)
+    llm = Libertai(temperature=0, max_tokens=96)
     prompt = PromptTemplate("Write name, age and pet of the person as JSON: {text}")
     for text in TEXTS:
         print(f"> {text}\n{llm.structured_predict(Person, prompt, text=text)!r}")

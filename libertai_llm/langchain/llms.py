@@ -164,7 +164,8 @@ class LibertaiLLM(BaseLibertai, BaseLLM):
         "function_calling" completes with a call whose arguments are the object; "json_mode" needs
         no schema. The prompt is sent as it is: it should say what is wanted.
         """
-        return structured_llm(self, schema, method=method, include_raw=include_raw, options=kwargs)
+        options = {"repeat_penalty": self.repeat_penalty, **kwargs}
+        return structured_llm(self, schema, method=method, include_raw=include_raw, options=options)
 
     def _call(self, stop: Sequence[str] | None, given: Mapping[str, Any]) -> CallOptions:
         """What one call asks for; a `json_schema` as a grammar, which every server reads."""

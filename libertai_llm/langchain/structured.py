@@ -22,7 +22,7 @@ from libertai_llm.langchain.tools import (
     schema_format,
     titled,
 )
-from libertai_llm.options import split_options
+from libertai_llm.options import CallOptions, split_options
 from libertai_llm.tools import Tool, ToolChoice, tool_grammar
 
 Method = Literal["json_schema", "function_calling", "json_mode"]
@@ -72,14 +72,16 @@ def structured_llm(
     """A plain LLM whose completions are objects. Raises `InvalidOption` as `structured_chat`."""
     _check(schema, method, options)
     target = object_class(schema)
+    given = split_options(options)[0]
     parser: ObjectParser
     if method == "function_calling":
         tool = Tool.from_openai(as_definition(titled(schema), None))
         grammar = tool_grammar([tool], ToolChoice("named", tool.name))
         parser = ArgumentsParser(target=target, call_name=tool.name, is_text=True)
-        return _chain(model.bind(grammar=grammar, **options), parser, include_raw)
+        held = CallOptions(options=given).held_to(grammar).options
+        return _chain(model.bind(**held), parser, include_raw)
     found = {"type": "object"} if schema is None else json_schema_of(schema)
-    return _chain(model.bind(json_schema=found, **options), JsonParser(target=target), include_raw)
+    return _chain(model.bind(json_schema=found, **given), JsonParser(target=target), include_raw)
 
 
 def _format(schema: Any, method: Method, strict: bool | None) -> dict[str, Any]:

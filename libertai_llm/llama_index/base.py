@@ -90,6 +90,10 @@ class BaseLibertai(ModelSettings, FunctionCallingLLM):
         """What one call asks for. Raises `UnknownOption` naming an option that is none."""
         return make_call(self._defaults(), self._stops(given.get("stop")), given, self.thread_id)
 
+    def _text_call(self, given: Mapping[str, Any]) -> CallOptions:
+        """`_call` for plain texts; a `json_schema` as a grammar, which every server reads."""
+        return AnswerPlan().holding(self._call(given))[1]
+
     def _template(self) -> ChatTemplate | None:
         """How messages become a prompt; None if the user has a function for it."""
         if self.messages_to_prompt is generic_prompt:

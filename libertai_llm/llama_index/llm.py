@@ -96,7 +96,7 @@ class Libertai(BaseLibertai):
         Unless the text is `formatted` already, `completion_to_prompt` is applied, if there is one.
         """
         text = self._prompt(prompt, formatted)
-        return TextReader().whole(self._connect().complete(self._call(kwargs), text))
+        return TextReader().whole(self._connect().complete(self._text_call(kwargs), text))
 
     @llm_completion_callback()
     def stream_complete(
@@ -111,7 +111,7 @@ class Libertai(BaseLibertai):
     ) -> CompletionResponse:
         """`complete` without blocking."""
         text = self._prompt(prompt, formatted)
-        return TextReader().whole(await self._connect().acomplete(self._call(kwargs), text))
+        return TextReader().whole(await self._connect().acomplete(self._text_call(kwargs), text))
 
     @llm_completion_callback()
     async def astream_complete(
@@ -285,7 +285,7 @@ class Libertai(BaseLibertai):
         self, prompt: str, given: Mapping[str, Any]
     ) -> Generator[CompletionResponse, None, None]:
         reader = TextReader()
-        with closing(self._connect().stream(self._call(given), prompt)) as chunks:
+        with closing(self._connect().stream(self._text_call(given), prompt)) as chunks:
             for chunk in chunks:
                 yield reader.chunk(chunk)
 
@@ -293,7 +293,7 @@ class Libertai(BaseLibertai):
         self, prompt: str, given: Mapping[str, Any]
     ) -> AsyncGenerator[CompletionResponse, None]:
         reader = TextReader()
-        async with aclosing(self._connect().astream(self._call(given), prompt)) as chunks:
+        async with aclosing(self._connect().astream(self._text_call(given), prompt)) as chunks:
             async for chunk in chunks:
                 yield reader.chunk(chunk)
 

@@ -26,6 +26,7 @@ PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assis
     ("ours", "theirs"),
     [
         ({"temperature": 0.1}, {}),
+        ({"repeat_penalty": 1.1}, {}),
         ({"model": "other"}, {}),
         ({"stop": ["a"]}, {}),
         ({"chat_template": PLAIN}, {}),
@@ -33,6 +34,7 @@ PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assis
         ({"extra_body": {"lora": 1}}, {}),
         ({"logprobs": True}, {}),
         ({}, {"temperature": 0.1}),
+        ({}, {"repeat_penalty": 1.0}),
         ({}, {"model": "other"}),
         ({}, {"stop": ["a"]}),
         ({}, {"grammar": 'root ::= "a"'}),

@@ -260,6 +260,23 @@ def test_options_of_the_call_go_along(models: dict[Any, Any], server: ScriptedSe
         assert (body["temperature"], body["top_k"]) == (0, 4)
 
 
+@both
+@every_method
+def test_repetitions_are_not_penalised_by_default(
+    server: ScriptedServer, kind: Any, method: Any
+) -> None:
+    """What model, chain or call say is sent; without a schema, nothing."""
+    answering(server, method, TEXT)
+    with kind(base_url=server.url) as model, kind(base_url=server.url, repeat_penalty=1.1) as own:
+        model.with_structured_output(Joke, method=method).invoke("x")
+        own.with_structured_output(Joke, method=method).invoke("x")
+        own.with_structured_output(Joke, method=method, repeat_penalty=1.2).invoke("x")
+        model.with_structured_output(Joke, method=method).invoke("x", repeat_penalty=1.3)
+        model.invoke("x", grammar='root ::= "a"')
+    sent = [body.get("repeat_penalty") for body in server.completions]
+    assert sent == [1.0, 1.1, 1.2, 1.3, None]
+
+
 def test_a_schema_that_no_grammar_can_hold_is_named(models: dict[Any, Any]) -> None:
     """It is an error before anything is sent, never a looser grammar."""
     schema = {"title": "x", "type": "object", "properties": {"a": {"not": {"type": "null"}}}}

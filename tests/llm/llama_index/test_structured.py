@@ -63,6 +63,20 @@ async def test_streams_tell_what_there_is(make_llm: MakeLLM) -> None:
         assert isinstance(stream[-1], Weather) and not isinstance(stream[0], Weather)
 
 
+@pytest.mark.parametrize("method", ["complete", "stream_complete", "chat"])
+def test_repetitions_are_not_penalised_by_default(server: ScriptedServer, method: str) -> None:
+    """With a schema, unless model or call say another; with a grammar of one's own as it was."""
+    given: Any = [ChatMessage("x")] if method == "chat" else "x"
+    schema = {"json_schema": Note.model_json_schema()}
+    for own, options in (({}, schema), ({"repeat_penalty": 1.1}, schema)):
+        list(getattr(Libertai(base_url=server.url, **own), method)(given, **options))
+    list(getattr(Libertai(base_url=server.url), method)(given, grammar='root ::= "a"'))
+    list(getattr(Libertai(base_url=server.url), method)(given, repeat_penalty=1.2, **schema))
+    sent = [(body.get("repeat_penalty"), "json_schema" in body) for body in server.completions]
+    assert sent == [(1.0, False), (1.1, False), (None, False), (1.2, False)]
+    assert len({body["grammar"] for body in server.completions}) == 2
+
+
 @pytest.mark.parametrize("mode", [PydanticProgramMode.FUNCTION, PydanticProgramMode.DEFAULT])
 async def test_every_mode_gives_objects(make_llm: MakeLLM, mode: PydanticProgramMode) -> None:
     """As JSON, or as the arguments of a call that LlamaIndex makes of the class."""

@@ -101,7 +101,7 @@ async def test_completions_agree(server: Any, style: str) -> None:
 
 async def test_a_tool_is_called(server: Any, style: str) -> None:
     """By a grammar that this server reads: whole and streamed, with fitting arguments."""
-    driver = Driver(server, style, max_tokens=64, cache_prompt=False)
+    driver = Driver(server, style, max_tokens=64, cache_prompt=False, repeat_penalty=None)
     given = {"tools": [ADD], "user_msg": "What is 3 plus 4?", "tool_required": True}
     response = await driver.call("chat_with_tools", **given)
     chunks = await driver.stream("stream_chat_with_tools", **given)
@@ -115,7 +115,7 @@ async def test_a_tool_is_called(server: Any, style: str) -> None:
 
 async def test_an_answer_is_an_object(server: Any, style: str) -> None:
     """Of the class, whatever the model would rather say."""
-    driver = Driver(server, style, max_tokens=64, cache_prompt=False)
+    driver = Driver(server, style, max_tokens=64, cache_prompt=False, repeat_penalty=None)
     prompt = PromptTemplate("What is {number}?")
     found = await driver.call("structured_predict", Verdict, prompt, number=7)
     parts = await driver.stream("stream_structured_predict", Verdict, prompt, number=7)

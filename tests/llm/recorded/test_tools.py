@@ -1,7 +1,8 @@
 """Tools and objects on real servers: what they make of our grammars, recorded.
 
 In: recordings of the December-2023 server behind a sticky balancer, which knows nothing but
-`grammar`, and of today's server. Out: calls, objects and typed errors; sync and async alike.
+`grammar`, and of today's server. Out: calls, objects and typed errors; sync and async alike. Every
+request says `repeat_penalty` 1, by default.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ pytestmark = [
     pytest.mark.block_network,
     pytest.mark.parametrize("server", ["dec2023-sticky", "today"], indirect=True),
 ]
-OPTIONS: dict[str, Any] = {"temperature": 0, "max_tokens": 64, "repeat_penalty": 1.0}
+OPTIONS: dict[str, Any] = {"temperature": 0, "max_tokens": 64}
 THREAD: dict[str, Any] = {"configurable": {"thread_id": "one"}}
 
 

@@ -94,11 +94,25 @@ def test_a_plan_holds_a_call_to_one_thing() -> None:
     call = CallOptions(options={"json_schema": SCHEMA, "top_k": 1})
     plan, held = AnswerPlan().holding(call)
     assert plan.response_schema == SCHEMA and held.is_closing
-    assert set(held.options) == {"grammar", "top_k"}
+    assert set(held.options) == {"grammar", "top_k", "repeat_penalty"}
     with pytest.raises(InvalidOption, match="beside `response_format`"):
         AnswerPlan(response_schema=SCHEMA).holding(call)
     with pytest.raises(InvalidOption, match="`grammar` is given beside"):
         AnswerPlan(tools=(Tool("a"),)).holding(CallOptions(options={"grammar": "x"}))
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        AnswerPlan(response_schema=SCHEMA),
+        *(AnswerPlan(tools=(Tool("a"),), choice=ToolChoice(mode)) for mode in ("auto", "required")),
+    ],
+)
+def test_a_plan_lets_repetitions_pass(plan: AnswerPlan) -> None:
+    """Whatever holds the answer; a penalty that was asked for stays."""
+    for given, sent in (({}, 1.0), ({"repeat_penalty": None}, 1.0), ({"repeat_penalty": 1.1}, 1.1)):
+        held = plan.holding(CallOptions(options=given))[1]
+        assert held.options["repeat_penalty"] == sent
 
 
 def test_a_plain_plan_changes_nothing() -> None:
