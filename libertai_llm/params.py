@@ -24,7 +24,8 @@ class CompletionParams:
 
     `max_tokens` is the wire's `n_predict` (0: only evaluate the prompt, -1: until the end);
     `repeat_last_n` 0 is off, -1 the whole context; `logit_bias` maps token ids to a number that is
-    added, or to False, which bans the token; `n_probs` asks for that many probabilities a token;
+    added, or to False, which bans the token; `n_probs` asks for that many probabilities a token
+    (a server of 2023 tells them in streams, and of whole answers that a stop word has ended);
     `return_tokens` for the ids of an answer (`Completion.tokens`; a server of 2023 tells none);
     `slot_id` -1 leaves the choice to the server; `extra_body` holds further fields for the server
     at hand, sent as they are. Raises `InvalidOption` naming the field.
@@ -81,11 +82,10 @@ class CompletionParams:
     extra_body: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if each.metadata and value is not None:
-                checked = each.metadata[checks.CHECK](each.name, value)
-                object.__setattr__(self, each.name, checked)
+        for name, check in _CHECKS:
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, check(name, value))
         object.__setattr__(self, "extra_body", _check_extra(self.extra_body))
 
     @classmethod
@@ -106,11 +106,8 @@ class CompletionParams:
 
     def to_wire(self) -> dict[str, Any]:
         """The fields of the JSON body. Nothing is null; the slot goes under both its names."""
-        body = {
-            _wire_name(each): getattr(self, each.name)
-            for each in fields(self)
-            if each.metadata and getattr(self, each.name) is not None
-        }
+        named = {wire_name: getattr(self, name) for name, wire_name in _WIRE_NAMES}
+        body = {name: value for name, value in named.items() if value is not None}
         if "slot_id" in body:
             body["id_slot"] = body["slot_id"]
         return body | dict(self.extra_body)
@@ -175,6 +172,14 @@ _SENT_BY_DEFAULT = frozenset({"cache_prompt", "context_shift"})
 
 # What the client itself writes into a body.
 RESERVED = frozenset({"prompt", "stream", "input_prefix", "input_suffix", "input_extra"})
+
+# What is done with each call's options, found once: (name, check) and (name, name on the wire).
+_CHECKS = tuple(
+    (each.name, each.metadata[checks.CHECK]) for each in fields(CompletionParams) if each.metadata
+)
+_WIRE_NAMES = tuple(
+    (each.name, _wire_name(each)) for each in fields(CompletionParams) if each.metadata
+)
 
 # Every accepted spelling -> the name in CompletionParams.
 OPTION_NAMES: dict[str, str] = {
