@@ -72,7 +72,7 @@ def random_request(number: int) -> dict[str, Any]:
         prompt = [draw.randint(3, 300), prompt, draw.randint(3, 300)]
     options: dict[str, Any] = {
         "prompt": prompt,
-        "max_tokens": draw.choice([0, 1, 2, 5, 16, 32]),
+        "max_tokens": draw.choice([0, 1, 2, 16, 32, 48]),
         "stop": draw.sample(["\n", " the", "ood", ". I", "<|im_end|>", "3."], draw.randint(0, 2)),
         "repeat_penalty": draw.choice([1.0, 1.1, 1.3]),
         "n_probs": draw.choice([0, 0, 3]),

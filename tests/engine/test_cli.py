@@ -312,7 +312,8 @@ def test_serve_from_loading_to_the_last_answer(long_model: Path) -> None:
             process.send_signal(signal.SIGTERM)
             wait_until(lambda: health(port) == 503, timeout=5, pause=0.1)
             last = parse_reply(read_all(client)).events[-1]
-        assert (last["stop"], last["tokens_predicted"], last["model"]) == (True, 800, "tiny")
+        assert (last["stop"], last["model"]) == (True, "tiny")
+        assert 800 <= last["tokens_predicted"] <= 803  # to the end of a character
         assert process.wait(10) == 0
         assert process.stderr is not None
         log = process.stderr.read().decode()

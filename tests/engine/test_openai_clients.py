@@ -18,6 +18,7 @@ from libertai_engine.engine import Engine, load_engine
 from tests.engine.serving import Running, read_all, request_bytes, running
 
 MESSAGES: list[Any] = [{"role": "user", "content": "Once upon a time"}]
+TOOL: Any = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
 LIMIT: dict[str, Any] = {"max_tokens": 8, "extra_body": {"ignore_eos": True}}
 NO_KEY = "none needed"
 
@@ -121,8 +122,8 @@ def test_errors_are_typed(client: openai.OpenAI, engine: Engine) -> None:
     assert isinstance(caught.value.body, dict)
     assert caught.value.body["n_ctx"] == engine.context_size
     with pytest.raises(openai.BadRequestError, match="not supported") as caught:
-        create(model="any", messages=MESSAGES, response_format={"type": "json_object"})
-    assert caught.value.param == "response_format"
+        create(model="any", messages=MESSAGES, tools=[TOOL])
+    assert caught.value.param == "tools"
 
 
 def test_the_key_is_asked_for(engine: Engine) -> None:
