@@ -159,6 +159,8 @@ class Immediate(BaseHTTPRequestHandler):
     """Answers every POST with what was made before, in the form of its route."""
 
     protocol_version = "HTTP/1.1"
+    # NOTE: head and body are two writes, and the second would wait 40 ms for the first to be seen.
+    disable_nagle_algorithm = True
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

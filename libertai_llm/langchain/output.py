@@ -13,7 +13,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
 from langchain_core.messages import AIMessage
@@ -35,13 +35,14 @@ from langchain_core.outputs import (
 from libertai_llm.probs import TokenProb, TokenProbs
 from libertai_llm.settings import PROVIDER
 from libertai_llm.tools import ParsedAnswer
-from libertai_llm.types import Completion, CompletionChunk, StopType
+from libertai_llm.types import Completion, CompletionChunk, StopType, Timings
 
 # JSON knows no infinity; this is the OpenAI API's word for "impossible".
 IMPOSSIBLE = -9999.0
 # Where LangChain looks for reasoning, to make a block of it.
 REASONING = "reasoning_content"
 
+_TIMINGS = tuple(each.name for each in fields(Timings))
 _FINISH_REASONS: dict[StopType, str] = {"eos": "stop", "word": "stop", "limit": "length"}
 _STOP_REASONS: dict[StopType, str] = {
     "eos": "end_turn",
@@ -157,7 +158,7 @@ def _metadata(completion: Completion, model: str) -> dict[str, Any]:
         "model_provider": PROVIDER,
         "slot_id": completion.slot_id,
         "truncated": completion.truncated,
-        "timings": asdict(completion.timings),
+        "timings": {name: getattr(completion.timings, name) for name in _TIMINGS},
     }
     if completion.stop_type in _FINISH_REASONS:
         metadata["finish_reason"] = _FINISH_REASONS[completion.stop_type]
