@@ -20,7 +20,9 @@ from libertai_engine.grammar.schema_keywords import (
     SCHEMAS,
     asserts,
     check_value,
+    exclude_integers,
     inward,
+    is_narrow,
 )
 
 MAX_DEPTH = 200  # two for a property
@@ -158,6 +160,8 @@ class _Reader:
             self._read_keyword(made, name, value, place.inner(name))
         if not place.is_open and _names_all_it_needs(made):
             made["additionalProperties"] = False
+        if place.is_open or is_narrow(made):
+            exclude_integers(made)
         self.places.append((place.path, made))
         return made
 

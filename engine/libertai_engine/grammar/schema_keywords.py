@@ -21,6 +21,8 @@ SCHEMA_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 # Bounds, and where to what they allow lies.
 BOUNDS = {"minimum": 1, "exclusiveMinimum": 1, "maximum": -1, "exclusiveMaximum": -1}
 
+NARROWEST = 1e-9  # how far from an excluded integer a number is that is surely told apart from it
+
 # Formats that are enforced, and those of the standard that nothing enforces. All others are notes
 # of a framework: `int32`, `password`, `binary`.
 FORMATS = (
@@ -159,3 +161,23 @@ def inward(name: str, value: Any) -> Any:
     if (near < value) if is_low else (near > value):
         near = math.nextafter(near, BOUNDS[name] * math.inf)
     return int(near)
+
+
+def is_narrow(node: Mapping[str, Any]) -> bool:
+    """Whether less than 1 lies between the bounds of a number."""
+    lows = [node[name] for name, inside in BOUNDS.items() if inside > 0 and name in node]
+    highs = [node[name] for name, inside in BOUNDS.items() if inside < 0 and name in node]
+    return bool(lows and highs) and max(lows) + 1 > min(highs)
+
+
+def exclude_integers(node: dict[str, Any]) -> None:
+    """Move excluded integers inward by a billionth, or by a float's last digit if that is more.
+
+    NOTE: llguidance 1.9 takes 1 for more than 1 where nothing up to 2 is allowed but a fraction:
+    `{"exclusiveMinimum": 1, "maximum": 1.5}`.
+    """
+    for name in ("exclusiveMinimum", "exclusiveMaximum"):
+        if name in node and node.get("type") != "integer" and float(node[name]).is_integer():
+            bound, inside = float(node[name]), BOUNDS[name]
+            beside = math.nextafter(bound, inside * math.inf)
+            node[name] = beside if abs(beside - bound) > NARROWEST else bound + inside * NARROWEST

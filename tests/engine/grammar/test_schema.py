@@ -182,6 +182,26 @@ def test_verdicts(
         assert not accepts(compiler, schema, value), value
 
 
+NARROW = [
+    ({"exclusiveMinimum": 1, "maximum": 1.5}, "1.25", "1"),
+    ({"minimum": -1.5, "exclusiveMaximum": -1.0}, "-1.5", "-1"),
+    ({"exclusiveMinimum": 0, "exclusiveMaximum": 0.5}, "0.25", "0"),
+    ({"exclusiveMinimum": 10**7, "maximum": 10**7 + 0.5}, "10000000.25", "10000000"),
+    ({"allOf": [{"exclusiveMinimum": 1}, {"maximum": 1.5}]}, "1.25", "1"),
+]
+
+
+@pytest.mark.parametrize(("bounds", "right", "wrong"), NARROW, ids=str)
+def test_an_excluded_integer_beside_a_fraction(
+    compiler: GrammarCompiler, bounds: dict[str, Any], right: str, wrong: str
+) -> None:
+    """Where no integer is allowed at all, the excluded one is not either."""
+    schema = {"type": "number", **bounds}
+    assert accepts(compiler, schema, right)
+    assert not accepts(compiler, schema, wrong)
+    assert not accepts(compiler, schema, f"{wrong}.0")
+
+
 def test_white_space_and_order(compiler: GrammarCompiler) -> None:
     """As llama.cpp has them: bounded white space, properties in the schema's order."""
     schema = {"type": "object", "properties": {"b": {}, "a": {}}}
