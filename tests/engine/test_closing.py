@@ -30,7 +30,7 @@ def api(long_model: Path) -> Iterator[CompletionAPI]:
 
 
 def complete(api: CompletionAPI, **fields: Any) -> dict[str, Any]:
-    result = api.complete({"prompt": "fill in", **PLAIN, **fields})
+    result = api.complete({"prompt": "fill in", "seed": 7, **PLAIN, **fields})
     assert isinstance(result, dict)
     return result
 
@@ -89,10 +89,11 @@ def test_formats_can_be_completed(api: CompletionAPI, name: str) -> None:
 def test_grammars_are_closed_when_asked(api: CompletionAPI) -> None:
     """By default they are cut, as by llama.cpp's server."""
     grammar = 'root ::= "(" [a-z]+ ("," [a-z]+)* ") end"'
-    cut = complete(api, grammar=grammar, n_predict=12)
-    assert cut["stopped_limit"]
-    whole = complete(api, grammar=grammar, n_predict=12, close_grammar=True)
-    assert whole["stopped_eos"] and whole["content"].endswith(") end")
+    cuts = [complete(api, grammar=grammar, n_predict=12, seed=seed) for seed in range(20)]
+    assert any(cut["stopped_limit"] for cut in cuts)
+    for seed in range(20):
+        whole = complete(api, grammar=grammar, n_predict=12, seed=seed, close_grammar=True)
+        assert whole["stopped_eos"] and whole["content"].endswith(") end")
     with pytest.raises(InvalidRequest, match="`n_predict`"):
         complete(api, grammar=grammar, n_predict=3, close_grammar=True)
 
