@@ -10,6 +10,8 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any
 
@@ -100,12 +102,13 @@ class GrammarCompiler:
     """Compiles for one tokenizer. Safe in any thread.
 
     `make_vocabulary` is called once, when the first grammar comes: it may take a second.
-    Invariant: at most `CAPACITY` grammars are kept, those that were used last.
+    Invariant: at most `CAPACITY` grammars are kept, those that were asked for last; one that is
+    being compiled is among them, so that nobody compiles it again.
     """
 
     def __init__(self, make_vocabulary: Callable[[], TokenVocabulary]) -> None:
         self._make_vocabulary = make_vocabulary
-        self._known: OrderedDict[tuple[str, str], CompiledGrammar] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], Future[CompiledGrammar]] = OrderedDict()
         self._lock = threading.Lock()
         self._vocabulary_lock = threading.Lock()
 
@@ -138,12 +141,12 @@ class GrammarCompiler:
         text = _dump(schema, field)
         return self._get(
             (f"{field}, compact" if is_compact else field, text),
-            lambda: self._compile_schema(json.loads(text), text, field, is_compact),
+            lambda: self._compile_schema(text, field, is_compact),
         )
 
-    def _compile_schema(
-        self, schema: Any, text: str, field: str, is_compact: bool
-    ) -> CompiledGrammar:
+    def _compile_schema(self, text: str, field: str, is_compact: bool) -> CompiledGrammar:
+        with _as_request_error(field):
+            schema = json.loads(text)
         document = SchemaDocument(schema, field)
         document.check(lambda part: short(self._compile_json(part).get_error()))
         form = _json_lark(document.to_native(is_compact=is_compact))
@@ -164,15 +167,27 @@ class GrammarCompiler:
     def _get(self, key: tuple[str, str], make: Callable[[], CompiledGrammar]) -> CompiledGrammar:
         with self._lock:
             found = self._known.get(key)
-            if found is not None:
-                self._known.move_to_end(key)
-                return found
-        made = make()  # outside the lock: who asks for another grammar does not wait
-        with self._lock:
-            self._known[key] = made
+            future = self._known.setdefault(key, Future()) if found is None else found
+            self._known.move_to_end(key)
             while len(self._known) > CAPACITY:
                 self._known.popitem(last=False)
-        return made
+        if found is None:  # outside the lock: who asks for another grammar does not wait
+            self._make(key, future, make)
+        return future.result()
+
+    def _make(
+        self,
+        key: tuple[str, str],
+        future: Future[CompiledGrammar],
+        make: Callable[[], CompiledGrammar],
+    ) -> None:
+        """Compile for everybody who waits for the same grammar; a failure is not kept."""
+        try:
+            future.set_result(make())
+        except BaseException as error:
+            with self._lock:
+                self._known.pop(key, None)
+            future.set_exception(error)
 
 
 def compile_lark(text: str, vocabulary: TokenVocabulary) -> llguidance.LLMatcher:
@@ -186,12 +201,17 @@ def _json_lark(native_schema: Any) -> str:
 
 
 def _dump(schema: Any, field: str) -> str:
-    try:
+    with _as_request_error(field):
         text = json.dumps(schema, allow_nan=False)
-        json.loads(text).__class__  # noqa: B018
         text.encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequest(f"`{field}` is no JSON schema: {error}", field=field) from None
     if len(text) > MAX_BYTES:
         raise InvalidRequest(f"`{field}` must have at most {MAX_BYTES} bytes", field=field)
     return text
+
+
+@contextmanager
+def _as_request_error(field: str) -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequest(f"`{field}` is no JSON schema: {error}", field=field) from None
