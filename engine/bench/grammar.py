@@ -272,7 +272,7 @@ class Steered:
         for row in batch.rows:
             lane = self._lanes.setdefault(row.slot, [])
             lane[row.start :] = row.token_ids
-        wanting = [row for row in batch.rows if row.wants_logits]
+        wanting = [row for row in batch.rows if row.num_logits]
         for index, row in enumerate(wanting):
             logits[index, self._next(self._lanes[row.slot])] = 1e4
         return logits

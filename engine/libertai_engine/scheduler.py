@@ -33,9 +33,9 @@ class Running:
         start = len(self.slot.token_ids)
         token_ids = tuple(self.sequence.token_ids[start : start + max_tokens])
         is_complete = len(token_ids) == self.num_left
-        wants_logits = is_complete and not self.sequence.is_prefill_only
+        num_logits = int(is_complete and not self.sequence.is_prefill_only)
         return Row(
-            self.slot.index, start, token_ids, wants_logits, images=self.sequence.request.images
+            self.slot.index, start, token_ids, num_logits, images=self.sequence.request.images
         )
 
 

@@ -65,7 +65,7 @@ class Runner(Lanes[Any], Protocol):
         ...
 
     def run(self, batch: Batch) -> torch.Tensor:
-        """Evaluate a batch; logits `[rows that want them, vocab]`, float32, in row order."""
+        """Evaluate a batch; `[wanted logits, vocab]`, float32, in the order of rows and tokens."""
         ...
 
 

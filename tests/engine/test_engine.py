@@ -219,7 +219,7 @@ class Faulty(ModelRunner):
         if self.poison in tokens:
             raise RuntimeError("boom")
         logits = super().run(batch)
-        wanting = [row for row in batch.rows if row.wants_logits]
+        wanting = [row for row in batch.rows if row.num_logits]
         for index, row in enumerate(wanting):
             if self.nan in row.token_ids:
                 logits[index] = float("nan")
@@ -390,11 +390,11 @@ def test_a_shift_turns_keys_as_if_they_had_been_there(engine: Engine) -> None:
     module = random_model("llama", num_hidden_layers=1)
     runner = ModelRunner(module, num_slots=2, context_size=64, device="cpu")
     tokens = tuple(range(10, 40))
-    runner.run(Batch((Row(0, 0, tokens, True),)))
+    runner.run(Batch((Row(0, 0, tokens, 1),)))
     runner.shift(0, 5, 10, 30)
-    shifted = runner.run(Batch((Row(0, 20, (99,), True),)))
+    shifted = runner.run(Batch((Row(0, 20, (99,), 1),)))
     fresh = (*tokens[:5], *tokens[15:], 99)
-    expected = runner.run(Batch((Row(1, 0, fresh, True),)))
+    expected = runner.run(Batch((Row(1, 0, fresh, 1),)))
     torch.testing.assert_close(shifted, expected, rtol=1e-4, atol=1e-4)
 
 

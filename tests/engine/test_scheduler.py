@@ -46,18 +46,18 @@ class Bench:
         return step
 
 
-def shape(step: Step) -> list[tuple[int, int, bool]]:
-    return [(row.start, len(row.token_ids), row.wants_logits) for row in step.batch.rows]
+def shape(step: Step) -> list[tuple[int, int, int]]:
+    return [(row.start, len(row.token_ids), row.num_logits) for row in step.batch.rows]
 
 
 def test_a_long_prompt_is_cut_into_chunks(tokenizer: Tokenizer) -> None:
     """Chunks fill the budget; only the last one wants logits; then one token a step."""
     bench = Bench(tokenizer, num_slots=1, batch_size=4)
     bench.add(10)
-    assert shape(bench.step()) == [(0, 4, False)]
-    assert shape(bench.step()) == [(4, 4, False)]
-    assert shape(bench.step()) == [(8, 2, True)]
-    assert shape(bench.step()) == [(10, 1, True)]
+    assert shape(bench.step()) == [(0, 4, 0)]
+    assert shape(bench.step()) == [(4, 4, 0)]
+    assert shape(bench.step()) == [(8, 2, 1)]
+    assert shape(bench.step()) == [(10, 1, 1)]
 
 
 def test_decoding_goes_on_beside_a_prefill(tokenizer: Tokenizer) -> None:
@@ -66,9 +66,9 @@ def test_decoding_goes_on_beside_a_prefill(tokenizer: Tokenizer) -> None:
     bench.add(2)
     bench.step()
     bench.add(9, first=30)
-    assert shape(bench.step()) == [(2, 1, True), (0, 3, False)]
-    assert shape(bench.step()) == [(3, 1, True), (3, 3, False)]
-    assert shape(bench.step()) == [(4, 1, True), (6, 3, True)]
+    assert shape(bench.step()) == [(2, 1, 1), (0, 3, 0)]
+    assert shape(bench.step()) == [(3, 1, 1), (3, 3, 0)]
+    assert shape(bench.step()) == [(4, 1, 1), (6, 3, 1)]
 
 
 def test_a_full_set_of_decoders_does_not_starve_a_prompt(tokenizer: Tokenizer) -> None:
@@ -78,7 +78,7 @@ def test_a_full_set_of_decoders_does_not_starve_a_prompt(tokenizer: Tokenizer) -
     bench.add(1, first=20)
     bench.step()
     bench.add(3, first=30)
-    assert shape(bench.step()) == [(1, 1, True), (1, 1, True), (0, 1, False)]
+    assert shape(bench.step()) == [(1, 1, 1), (1, 1, 1), (0, 1, 0)]
 
 
 def test_first_in_first_out(tokenizer: Tokenizer) -> None:
@@ -121,4 +121,4 @@ def test_a_prefill_only_request_wants_no_logits(tokenizer: Tokenizer) -> None:
     request = Request(prompt_ids=(1, 2, 3), max_tokens=0)
     bench.scheduler.add(Sequence(request, tokenizer, 512))
     step = bench.scheduler.schedule()
-    assert shape(step) == [(0, 3, False)]
+    assert shape(step) == [(0, 3, 0)]

@@ -15,14 +15,15 @@ class Row:
     """The next tokens of one slot.
 
     `token_ids` (at least one) take positions `start, start + 1, …` of lane `slot`; everything
-    before `start` is already in the lane. `wants_logits` asks for the logits behind the last one.
-    `images` are those of the whole request; every image id among the tokens is one of theirs.
+    before `start` is already in the lane. Logits are wanted behind each of the last `num_logits`
+    tokens. `images` are those of the whole request; every image id among the tokens is one of
+    theirs.
     """
 
     slot: int
     start: int
     token_ids: tuple[int, ...]
-    wants_logits: bool
+    num_logits: int
     images: tuple[PromptImage, ...] = ()
 
     @property

@@ -40,7 +40,7 @@ class PackedBatch:
     input_ids: torch.Tensor  # [1, T]
     position_ids: torch.Tensor  # [1, T]
     slots: torch.Tensor  # [T], the lane of each token
-    logits_to_keep: torch.Tensor  # [rows that want logits], indices into the packed axis
+    logits_to_keep: torch.Tensor  # [wanted logits], indices into the packed axis
     vector_places: tuple[int, ...]  # indices into the packed axis
     vectors: torch.Tensor | None = None  # [vector, hidden]
     attended: list[torch.nn.Module] = field(default_factory=list)
@@ -63,7 +63,11 @@ def pack(batch: Batch, device: torch.device) -> PackedBatch:
         ],
         dtype=torch.long,
     ).to(device)  # [3, T]: one transfer for all three
-    kept = [p.last - 1 for p, row in zip(rows, batch.rows, strict=True) if row.wants_logits]
+    kept = [
+        place
+        for row, wish in zip(rows, batch.rows, strict=True)
+        for place in range(row.last - wish.num_logits, row.last)
+    ]
     return PackedBatch(
         rows=tuple(rows),
         input_ids=numbers[:1],

@@ -49,10 +49,10 @@ def _both_ways(module: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits `[vocab]` behind the last token, evaluated in one piece and in two."""
     cache = KVCache(num_slots=4, context_size=16)
     # NOTE: slot 0 stays unused, so that a model which skips the cache cannot hit it by chance.
-    whole = _run(module, cache, Row(1, 0, _TOKENS, True))
-    _run(module, cache, Row(3, 0, _NEIGHBOUR[:2], False), Row(2, 0, _TOKENS[:-1], False))
-    last = Row(2, len(_TOKENS) - 1, _TOKENS[-1:], True)
-    pieces = _run(module, cache, last, Row(3, 2, _NEIGHBOUR[2:], False))
+    whole = _run(module, cache, Row(1, 0, _TOKENS, 1))
+    _run(module, cache, Row(3, 0, _NEIGHBOUR[:2], 0), Row(2, 0, _TOKENS[:-1], 0))
+    last = Row(2, len(_TOKENS) - 1, _TOKENS[-1:], 1)
+    pieces = _run(module, cache, last, Row(3, 2, _NEIGHBOUR[2:], 0))
     return whole[0], pieces[0]
 
 

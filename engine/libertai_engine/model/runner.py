@@ -1,6 +1,6 @@
 """One step of the model: a batch of rows in, the logits that were asked for out.
 
-In: a `Batch`. Out: float32 logits `[rows that want logits, vocab]`; keys and values stay in the
+In: a `Batch`. Out: float32 logits `[wanted logits, vocab]`; keys and values stay in the
 lanes of their slots, which can be copied, saved to the host and loaded back.
 """
 
@@ -60,7 +60,7 @@ class ModelRunner:
 
     def _first_step(self) -> torch.Tensor:
         try:
-            return self.run(Batch((Row(0, 0, (0,), True),)))
+            return self.run(Batch((Row(0, 0, (0,), 1),)))
         except (RuntimeError, MemoryError) as error:  # torch reports lack of memory as RuntimeError
             raise ModelLoadError(
                 f"no memory for {self.num_slots} slots of {self.context_size} tokens: {error}"
@@ -97,7 +97,7 @@ class ModelRunner:
         return self._fingerprint
 
     def run(self, batch: Batch) -> torch.Tensor:
-        """Evaluate all rows; `[rows that want logits, vocab]` float32, in row order.
+        """Evaluate all rows; `[wanted logits, vocab]` float32, in row order.
 
         The result is an ordinary tensor of its own: callers may write to it.
         """
@@ -116,6 +116,7 @@ class ModelRunner:
         for row in batch.rows:
             assert 0 <= row.slot < self.num_slots, f"slot {row.slot}"
             assert 0 <= row.start < row.end <= self.context_size, f"[{row.start}, {row.end})"
+            assert 0 <= row.num_logits <= len(row.token_ids), f"{row.num_logits} logits"
             # NOTE: on a GPU, an unknown id would end the process.
             ids, size = row.token_ids, self._vocab_size
             assert min(ids) >= 0
@@ -149,7 +150,7 @@ class ModelRunner:
 
 @torch.inference_mode()
 def evaluate(module: PreTrainedModel, cache: KVCache, packed: PackedBatch) -> torch.Tensor:
-    """One forward pass over packed rows; `[rows that want logits, vocab]` in the model's dtype."""
+    """One forward pass over packed rows; `[wanted logits, vocab]` in the model's dtype."""
     output = module(
         **_tokens(module, packed),
         position_ids=packed.position_ids,
@@ -158,7 +159,7 @@ def evaluate(module: PreTrainedModel, cache: KVCache, packed: PackedBatch) -> to
         logits_to_keep=packed.logits_to_keep,
         packed=packed,
     )
-    logits: torch.Tensor = output.logits[0]  # [rows that want logits, vocab]
+    logits: torch.Tensor = output.logits[0]  # [wanted logits, vocab]
     if logits.shape[0] != packed.logits_to_keep.shape[0]:  # a model that keeps all T
         logits = logits[packed.logits_to_keep]
     return logits

@@ -75,7 +75,7 @@ def _run(
 ) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
     """Logits `[vocab]` and each layer's keys `[kv_head, n, head_dim]` with shifted positions."""
     cache = KVCache(num_slots=1, context_size=len(_TOKENS))
-    packed = pack(Batch((Row(0, 0, _TOKENS, True),)), module.device)
+    packed = pack(Batch((Row(0, 0, _TOKENS, 1),)), module.device)
     packed = dataclasses.replace(packed, position_ids=packed.position_ids + offset)
     return evaluate(module, cache, packed)[0], cache.keys_of(0, len(_TOKENS))
 

@@ -102,7 +102,7 @@ def _own_logits(module: PreTrainedModel, vector_id: int) -> torch.Tensor:
 def _lane_logits(module: PreTrainedModel) -> torch.Tensor:
     """The same logits through slot lanes: one row for each beginning of the tokens."""
     ids = (*_BEFORE, *[FIRST_IMAGE_ID] * len(_STAND_INS), *_AFTER)
-    rows = [Row(slot, 0, ids[: slot + 1], True) for slot in range(len(ids))]
+    rows = [Row(slot, 0, ids[: slot + 1], 1) for slot in range(len(ids))]
     shown = [sum(map(is_image_id, row.token_ids)) for row in rows]
     features = _stand_ins(module)
     packed = pack(Batch(tuple(rows)), module.device)

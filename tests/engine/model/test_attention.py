@@ -17,7 +17,7 @@ SLOTS, CONTEXT, HEAD_DIM = 3, 24, 8
 def make(*rows: tuple[int, int, int]) -> PackedBatch:
     """Rows of (slot, start, number of tokens)."""
     return pack(
-        Batch(tuple(Row(s, start, (1,) * n, False) for s, start, n in rows)), torch.device("cpu")
+        Batch(tuple(Row(s, start, (1,) * n, 0) for s, start, n in rows)), torch.device("cpu")
     )
 
 

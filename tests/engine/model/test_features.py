@@ -44,11 +44,11 @@ def test_vectors_come_in_the_order_of_the_tokens() -> None:
             0,
             0,
             (5, *one.vector_ids[1:], 6, *two.vector_ids[:2], one.vector_ids[0]),
-            True,
+            1,
             (one, two),
         ),
-        Row(1, 0, (5, 6), True),
-        Row(2, 9, (*two.vector_ids, 5), True, (two,)),
+        Row(1, 0, (5, 6), 1),
+        Row(2, 9, (*two.vector_ids, 5), 1, (two,)),
     ]
     assert values(table.gather(rows)) == [1.1, 1.2, 2.0, 2.1, 1.0, 2.0, 2.1, 2.2]
     assert table.gather(rows[1:2]) is None
@@ -77,7 +77,7 @@ def test_an_image_too_large_to_keep_is_shown_all_the_same() -> None:
     """A budget of nothing costs time and changes no answer."""
     table = FeatureTable(Tower(), 0)
     shown = image(1, 50)
-    row = Row(0, 0, shown.vector_ids, True, (shown,))
+    row = Row(0, 0, shown.vector_ids, 1, (shown,))
     assert len(values(table.gather([row]))) == 50
     assert (len(table), table.num_bytes) == (0, 0)
 
@@ -85,4 +85,4 @@ def test_an_image_too_large_to_keep_is_shown_all_the_same() -> None:
 def test_an_image_that_is_not_with_its_row_is_our_mistake() -> None:
     """Nothing is guessed."""
     with pytest.raises(KeyError):
-        FeatureTable(Tower(), 1 << 20).gather([Row(0, 0, image(1).vector_ids, True)])
+        FeatureTable(Tower(), 1 << 20).gather([Row(0, 0, image(1).vector_ids, 1)])

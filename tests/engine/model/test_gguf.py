@@ -25,7 +25,7 @@ def load(path: Path) -> LoadedModel:
 
 def logits(loaded: LoadedModel) -> torch.Tensor:
     runner = ModelRunner(loaded.module, num_slots=1, context_size=8, device="cpu")
-    return runner.run(Batch((Row(0, 0, (1, 30, 60, 90, 120), True),)))[0]
+    return runner.run(Batch((Row(0, 0, (1, 30, 60, 90, 120), 1),)))[0]
 
 
 def test_the_same_model_as_its_folder(tiny_model: Path, tmp_path: Path) -> None:

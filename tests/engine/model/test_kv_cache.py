@@ -40,9 +40,9 @@ def lane(cache: KVCache, layer: int, slot: int, length: int) -> list[torch.Tenso
 def test_tokens_go_to_their_own_lane_and_position(alone: bool) -> None:
     """One row (written as a slice) and many rows (scattered) land in the same places."""
     cache = KVCache(num_slots=3, context_size=16)
-    fill(cache, packed(Row(1, 0, (1,) * 4, False), Row(2, 0, (1,) * 6, False)))
-    row = Row(1, 4, (1, 2, 3), False)
-    rows = packed(row) if alone else packed(row, Row(2, 6, (5,), False))
+    fill(cache, packed(Row(1, 0, (1,) * 4, 0), Row(2, 0, (1,) * 6, 0)))
+    row = Row(1, 4, (1, 2, 3), 0)
+    rows = packed(row) if alone else packed(row, Row(2, 6, (5,), 0))
     written = fill(cache, rows)
     for layer, pair in enumerate(written):
         for saved, states in zip(lane(cache, layer, 1, 7), pair, strict=True):
@@ -52,7 +52,7 @@ def test_tokens_go_to_their_own_lane_and_position(alone: bool) -> None:
 def test_layers_may_differ_in_heads_and_sizes() -> None:
     """A layer's lanes take the shape of what the layer writes; bytes add up."""
     cache = KVCache(num_slots=3, context_size=16)
-    fill(cache, packed(Row(0, 0, (1,), False)))
+    fill(cache, packed(Row(0, 0, (1,), 0)))
     assert cache.num_layers == 2
     per_position = sum(heads * (key + value) for heads, key, value in SHAPES)
     assert cache.nbytes == 3 * 16 * 4 * per_position
@@ -62,7 +62,7 @@ def test_layers_may_differ_in_heads_and_sizes() -> None:
 def test_a_copy_is_the_prefix_and_nothing_more() -> None:
     """`copy` makes `length` positions equal and leaves later ones of the target alone."""
     cache = KVCache(num_slots=2, context_size=8)
-    fill(cache, packed(Row(0, 0, (1,) * 8, False), Row(1, 0, (1,) * 8, False)))
+    fill(cache, packed(Row(0, 0, (1,) * 8, 0), Row(1, 0, (1,) * 8, 0)))
     before = [lane(cache, layer, 1, 8) for layer in (0, 1)]
     cache.copy(0, 1, 5)
     for layer in (0, 1):
@@ -76,9 +76,9 @@ def test_a_copy_is_the_prefix_and_nothing_more() -> None:
 def test_a_saved_prefix_survives_its_lane() -> None:
     """Later writes do not reach a saved prefix, and loading puts a part of it into any slot."""
     cache = KVCache(num_slots=2, context_size=8)
-    written = fill(cache, packed(Row(0, 0, (1,) * 6, False)))
+    written = fill(cache, packed(Row(0, 0, (1,) * 6, 0)))
     prefix = cache.save(0, 6)
-    fill(cache, packed(Row(0, 0, (2,) * 6, False), Row(1, 0, (2,) * 6, False)))
+    fill(cache, packed(Row(0, 0, (2,) * 6, 0), Row(1, 0, (2,) * 6, 0)))
     after = lane(cache, 0, 1, 6)
     cache.load(1, prefix, 4)
     assert prefix.length == 6
@@ -95,7 +95,7 @@ def test_untouched_lanes_cost_no_memory() -> None:
     before = int(statm.read_text().split()[1])
     cache = KVCache(num_slots=8, context_size=1 << 17)
     states = torch.zeros(1, 4, 1, 64)
-    cache.write(0, states, states, packed(Row(3, 0, (1,), False)))
+    cache.write(0, states, states, packed(Row(3, 0, (1,), 0)))
     assert cache.nbytes == 2 << 30
     assert (int(statm.read_text().split()[1]) - before) * 4096 < 100 << 20
 
@@ -103,7 +103,7 @@ def test_untouched_lanes_cost_no_memory() -> None:
 def test_a_step_looks_empty_to_transformers() -> None:
     """Positions and masks are ours: the cache of a step claims no length, yet returns the lanes."""
     cache = KVCache(num_slots=2, context_size=8)
-    rows = packed(Row(1, 3, (1, 2), False))
+    rows = packed(Row(1, 3, (1, 2), 0))
     step = StepCache(cache, rows)
     keys, values = step.update(torch.ones(1, 2, 2, 4), torch.ones(1, 2, 2, 4), 0)
     assert keys.shape == values.shape == (2, 2, 8, 4)

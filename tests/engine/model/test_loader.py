@@ -30,7 +30,7 @@ def load(model: Path | str, **options: Any) -> LoadedModel:
 
 def logits(loaded: LoadedModel) -> torch.Tensor:
     runner = ModelRunner(loaded.module, num_slots=1, context_size=8, device=loaded.device)
-    return runner.run(Batch((Row(0, 0, IDS, True),)))[0]
+    return runner.run(Batch((Row(0, 0, IDS, 1),)))[0]
 
 
 def test_what_is_loaded(tiny_model: Path) -> None:

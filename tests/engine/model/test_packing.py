@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 def test_rows_are_laid_end_to_end() -> None:
     """Tokens keep the order of the rows; positions and lanes are those of each token's row."""
-    packed = pack(Batch((Row(2, 5, (7, 8, 9), True), Row(0, 0, (4,), False))), CPU)
+    packed = pack(Batch((Row(2, 5, (7, 8, 9), 1), Row(0, 0, (4,), 0))), CPU)
     assert packed.input_ids.tolist() == [[7, 8, 9, 4]]
     assert packed.position_ids.tolist() == [[5, 6, 7, 0]]
     assert packed.slots.tolist() == [2, 2, 2, 0]
@@ -20,8 +20,8 @@ def test_rows_are_laid_end_to_end() -> None:
     assert [(row.start, row.end) for row in packed.rows] == [(5, 8), (0, 1)]
 
 
-def test_only_the_last_token_of_a_row_that_asks_gets_logits() -> None:
-    """Kept indices point at the last token of each row with `wants_logits`, in row order."""
-    rows = (Row(0, 0, (1, 2), True), Row(1, 0, (3, 4, 5), False), Row(2, 9, (6,), True))
-    assert pack(Batch(rows), CPU).logits_to_keep.tolist() == [1, 5]
+def test_only_the_last_tokens_of_a_row_that_asks_get_logits() -> None:
+    """Kept indices point at the last `num_logits` tokens of each row, in row order."""
+    rows = (Row(0, 0, (1, 2), 1), Row(1, 0, (3, 4, 5), 0), Row(2, 9, (6, 7, 8), 2))
+    assert pack(Batch(rows), CPU).logits_to_keep.tolist() == [1, 6, 7]
     assert pack(Batch(rows[1:2]), CPU).logits_to_keep.tolist() == []

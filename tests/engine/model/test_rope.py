@@ -57,7 +57,7 @@ def test_a_full_context_equals_transformers(rope: str) -> None:
     ids = tokens(CONTEXT)
     ours = runner(rope, CONTEXT)
     for start in range(0, CONTEXT, 12):
-        row = Row(1, start, tuple(ids[start : start + 12]), True)
+        row = Row(1, start, tuple(ids[start : start + 12]), 1)
         logits = ours.run(Batch((row,)))
     torch.testing.assert_close(logits[0], reference(rope, ids)[-1], atol=1e-4, rtol=0)
 
@@ -66,7 +66,7 @@ def test_a_full_context_equals_transformers(rope: str) -> None:
 def test_a_context_within_the_trained_length_changes_nothing(rope: str) -> None:
     """A slot no longer than the trained length keeps the trained frequencies."""
     ids = tokens(TRAINED)
-    logits = runner(rope, TRAINED).run(Batch((Row(0, 0, tuple(ids), True),)))
+    logits = runner(rope, TRAINED).run(Batch((Row(0, 0, tuple(ids), 1),)))
     torch.testing.assert_close(logits[0], reference(rope, ids)[-1], atol=1e-4, rtol=0)
 
 
@@ -75,8 +75,8 @@ def test_a_long_neighbour_does_not_turn_a_short_row(rope: str) -> None:
     """The logits of a short row are the same before, beside and after a row past the length."""
     short, long = tuple(tokens(5)), tuple(tokens(40))
     ours = runner(rope, CONTEXT)
-    before = ours.run(Batch((Row(0, 0, short, True),)))[0]
-    beside = ours.run(Batch((Row(0, 0, short, True), Row(1, 0, long, True))))[0]
-    after = ours.run(Batch((Row(0, 0, short, True),)))[0]
+    before = ours.run(Batch((Row(0, 0, short, 1),)))[0]
+    beside = ours.run(Batch((Row(0, 0, short, 1), Row(1, 0, long, 1))))[0]
+    after = ours.run(Batch((Row(0, 0, short, 1),)))[0]
     torch.testing.assert_close(beside, before, atol=1e-5, rtol=0)
     torch.testing.assert_close(after, before, atol=1e-5, rtol=0)

@@ -35,7 +35,7 @@ class Pair:
 
     def run(self, slot: int, start: int, ids: list[int]) -> torch.Tensor:
         """`[vocab]` behind the last of `ids`."""
-        return self.runner.run(Batch((Row(slot, start, tuple(ids), True),)))[0]
+        return self.runner.run(Batch((Row(slot, start, tuple(ids), 1),)))[0]
 
 
 @pytest.fixture(scope="module", params=sorted(FAMILIES))
@@ -70,8 +70,8 @@ def test_two_conversations_in_odd_chunks(pair: Pair) -> None:
     for sizes in CHUNKS:
         end = [start[0] + sizes[0], start[1] + sizes[1]]
         rows = (
-            Row(2, start[0], tuple(first[start[0] : end[0]]), True),
-            Row(1, start[1], tuple(second[start[1] : end[1]]), True),
+            Row(2, start[0], tuple(first[start[0] : end[0]]), 1),
+            Row(1, start[1], tuple(second[start[1] : end[1]]), 1),
         )
         logits = pair.runner.run(Batch(rows))
         close(logits[0], whole[0][end[0] - 1])
@@ -129,7 +129,7 @@ def test_greedy_tokens_equal_generate(pair: Pair) -> None:
 
 def test_only_wanted_logits_come_back(llama: ModelRunner) -> None:
     """One row of logits for each row that asks, in row order; none for a prefill-only batch."""
-    rows = [Row(slot, 0, tuple(tokens(4, slot)), slot != 1) for slot in range(3)]
+    rows = [Row(slot, 0, tuple(tokens(4, slot)), int(slot != 1)) for slot in range(3)]
     logits = llama.run(Batch(tuple(rows)))
     assert logits.shape == (2, llama.vocab_size)
     close(logits[1], llama.run(Batch((rows[2],)))[0])
@@ -138,8 +138,8 @@ def test_only_wanted_logits_come_back(llama: ModelRunner) -> None:
 
 def test_the_result_may_be_written_to(llama: ModelRunner) -> None:
     """Logits are float32 and a tensor of their own, free for the sampler to change."""
-    logits = llama.run(Batch((Row(0, 0, (5,), True),)))
-    again = llama.run(Batch((Row(0, 0, (5,), True),)))
+    logits = llama.run(Batch((Row(0, 0, (5,), 1),)))
+    again = llama.run(Batch((Row(0, 0, (5,), 1),)))
     logits[0] -= 7.0
     assert logits.dtype == torch.float32
     close(logits + 7.0, again)
@@ -151,9 +151,9 @@ def test_bf16_stays_near_fp32() -> None:
     module = random_model().to(torch.bfloat16)
     half = ModelRunner(module, num_slots=2, context_size=CONTEXT, device="cpu")
     ids = tokens(20, 10)
-    expected = exact.run(Batch((Row(0, 0, tuple(ids), True),)))
-    half.run(Batch((Row(1, 0, tuple(ids[:13]), False), Row(0, 0, (3, 4), False))))
-    logits = half.run(Batch((Row(1, 13, tuple(ids[13:]), True),)))
+    expected = exact.run(Batch((Row(0, 0, tuple(ids), 1),)))
+    half.run(Batch((Row(1, 0, tuple(ids[:13]), 0), Row(0, 0, (3, 4), 0))))
+    logits = half.run(Batch((Row(1, 13, tuple(ids[13:]), 1),)))
     assert half.cache_nbytes * 2 == exact.cache_nbytes
     assert logits.dtype == torch.float32
     assert (logits - expected).norm() < 0.05 * expected.norm()
@@ -163,10 +163,10 @@ def test_bf16_stays_near_fp32() -> None:
     "rows",
     [
         (),
-        (Row(0, 0, (1,), True), Row(0, 1, (1,), True)),
-        (Row(4, 0, (1,), True),),
-        (Row(0, CONTEXT - 1, (1, 2), True),),
-        (Row(0, 0, (VOCAB_SIZE,), True),),
+        (Row(0, 0, (1,), 1), Row(0, 1, (1,), 1)),
+        (Row(4, 0, (1,), 1),),
+        (Row(0, CONTEXT - 1, (1, 2), 1),),
+        (Row(0, 0, (VOCAB_SIZE,), 1),),
     ],
     ids=["no row", "slot twice", "slot unknown", "past the lane", "token unknown"],
 )

@@ -37,11 +37,11 @@ def test_a_shifted_lane_is_the_lane_of_the_rest(family: str, dtype: torch.dtype)
     """With one layer no key knows of other tokens, so a shift must give what evaluating gives."""
     runner = runner_of(family, dtype, num_hidden_layers=1)
     tokens = tuple(range(10, 50))
-    runner.run(Batch((Row(0, 0, tokens, False),)))
+    runner.run(Batch((Row(0, 0, tokens, 0),)))
     runner.shift(0, 3, 17, 40)
-    shifted = runner.run(Batch((Row(0, 23, (99,), True),)))
+    shifted = runner.run(Batch((Row(0, 23, (99,), 1),)))
     rest = (*tokens[:3], *tokens[20:], 99)
-    expected = runner.run(Batch((Row(1, 0, rest, True),)))
+    expected = runner.run(Batch((Row(1, 0, rest, 1),)))
     exact = dtype == torch.float32
     torch.testing.assert_close(
         shifted, expected, rtol=1e-4 if exact else 0.1, atol=1e-4 if exact else 0.1
@@ -53,10 +53,10 @@ def test_shifting_twice_is_shifting_once() -> None:
     runner = runner_of("llama", num_hidden_layers=1)
     tokens = tuple(range(10, 50))
     for slot in (0, 1):
-        runner.run(Batch((Row(slot, 0, tokens, False),)))
+        runner.run(Batch((Row(slot, 0, tokens, 0),)))
     runner.shift(0, 3, 5, 40)
     runner.shift(0, 3, 12, 35)
     runner.shift(1, 3, 17, 40)
-    twice = runner.run(Batch((Row(0, 23, (99,), True),)))
-    once = runner.run(Batch((Row(1, 23, (99,), True),)))
+    twice = runner.run(Batch((Row(0, 23, (99,), 1),)))
+    once = runner.run(Batch((Row(1, 23, (99,), 1),)))
     torch.testing.assert_close(twice, once, rtol=1e-5, atol=1e-5)
