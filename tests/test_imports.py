@@ -20,6 +20,7 @@ CLIENT = ROOT / "libertai_llm"
 LAYERS: list[set[str]] = [
     {"errors"},
     {"config", "sampling_params"},
+    {"kernels"},
     {"text", "sampling", "model", "grammar"},
     {"prefixes", "sequence", "embedding_queue"},
     {"slots", "stream", "embeddings"},

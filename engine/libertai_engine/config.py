@@ -14,6 +14,8 @@ from libertai_engine.errors import InvalidRequest
 Dtype = Literal["auto", "fp32", "bf16"]
 MIN_CONTEXT = 4  # tokens that have to be free to go when a full context is shifted
 DTYPES: tuple[Dtype, ...] = ("auto", "fp32", "bf16")
+Kernels = Literal["auto", "native", "torch"]
+KERNELS: tuple[Kernels, ...] = ("auto", "native", "torch")
 Pooling = Literal["auto", "mean", "cls", "last", "max"]
 POOLINGS: tuple[Pooling, ...] = ("auto", "mean", "cls", "last", "max")
 
@@ -32,8 +34,9 @@ class EngineConfig:
     that keeps prefixes which lost their slot, `feature_bytes` the device memory that keeps what
     the model made of the latest images; `threads` is torch's number of CPU threads, one for
     the whole process. With `forces_tokens`, text that a grammar leaves no choice about is
-    appended at once instead of being sampled token by token. Raises `InvalidRequest` naming the
-    field.
+    appended at once instead of being sampled token by token. `kernels` says who multiplies on CPUs:
+    code that is compiled on this machine ("native"; an error if that fails), torch's, or the first
+    if it can be had ("auto"). Raises `InvalidRequest` naming the field.
     """
 
     model: str = "demo"
@@ -50,6 +53,7 @@ class EngineConfig:
     local_files_only: bool = False
     slot_folder: Path | None = None
     forces_tokens: bool = True
+    kernels: Kernels = "auto"
 
     def __post_init__(self) -> None:
         _require(bool(self.model), "model", "must name a folder, a hub id, a GGUF file or 'demo'")
@@ -62,6 +66,7 @@ class EngineConfig:
         _require(self.max_queue >= 1, "max_queue", "must be at least 1")
         _require(self.prefix_store_bytes >= 0, "prefix_store_bytes", "must be at least 0")
         _require(self.feature_bytes >= 0, "feature_bytes", "must be at least 0")
+        _require(self.kernels in KERNELS, "kernels", f"must be one of {', '.join(KERNELS)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from libertai_engine.config import DTYPES, EngineConfig
+from libertai_engine.config import DTYPES, KERNELS, EngineConfig
 from libertai_engine.errors import InvalidRequest
 from libertai_engine.sampling_params import SamplingParams
 
@@ -73,6 +73,11 @@ def add_engine(parser: ArgumentParser) -> None:
     group.add_argument("-b", "--batch-size", type=int, metavar="N", help="tokens a step, at most")
     group.add_argument("--dtype", choices=DTYPES, help="type of the weights (default: auto)")
     group.add_argument("--device", metavar="NAME", help="cpu, cuda or cuda:N (default: auto)")
+    group.add_argument(
+        "--kernels",
+        choices=KERNELS,
+        help="who multiplies on CPUs (default: auto)",
+    )
     group.add_argument("--offline", action="store_true", help="never look for models on the net")
 
 
@@ -84,6 +89,7 @@ def engine_config(args: Namespace, model: str, **more: Any) -> EngineConfig:
         "batch_size": args.batch_size,
         "dtype": args.dtype,
         "device": args.device,
+        "kernels": args.kernels,
         **more,
     }
     values = {name: value for name, value in given.items() if value is not None}

@@ -1,0 +1,166 @@
+"""From the C++ files of this folder to one shared library in the user's cache.
+
+In: the sources, a compiler, flags, a cache folder. Out: the path of a library that was compiled
+whole and unchanged since, or a `CannotCompile` that says why there is none. A library is found
+again by what it was made from: sources, compiler, flags, processor and torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+SOURCES = Path(__file__).parent / "source"
+FLAGS = ("-O3", "-march=native")
+ALWAYS = ("-std=c++17", "-shared", "-fPIC", "-fvisibility=hidden", "-fno-math-errno")
+COMPILERS = ("g++", "clang++", "c++")
+TIMEOUT = 180.0  # seconds for one run of the compiler
+
+
+class CannotCompile(Exception):
+    """There is no library; the message says why in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compiler:
+    """A compiler that exists: its path, and what `--version` says."""
+
+    path: str
+    version: str
+
+
+def find_compiler(names: Sequence[str] | None = None) -> Compiler:
+    """The first of these that runs; without names `$CXX`, then the usual ones.
+
+    Raises `CannotCompile`.
+    """
+    chosen = os.environ.get("CXX", "").strip()
+    candidates = names if names is not None else ([chosen] if chosen else []) + list(COMPILERS)
+    for path in filter(None, map(shutil.which, candidates)):
+        try:
+            done = _run([path, "--version"])
+        except CannotCompile:
+            continue
+        return Compiler(path, done)
+    raise CannotCompile(f"no C++ compiler ({', '.join(candidates)})")
+
+
+def build(
+    cache: Path | None = None,
+    *,
+    compilers: Sequence[str] | None = None,
+    flags: Sequence[str] = FLAGS,
+    sources: Path = SOURCES,
+) -> Path:
+    """The library, compiled now or before. Raises `CannotCompile`."""
+    if not sys.platform.startswith("linux"):
+        raise CannotCompile(f"native kernels are for Linux, not {sys.platform}")
+    folder = cache or cache_folder()
+    compiler = find_compiler(compilers)
+    name = f"kernels-{_key(compiler, flags, sources)}"
+    try:
+        _make_private(folder)
+        with _locked(folder / f"{name}.lock"):
+            return find(folder, name) or _compile(folder, name, compiler, flags, sources)
+    except OSError as error:
+        raise CannotCompile(f"cannot use {folder}: {error.strerror or error}") from error
+
+
+def cache_folder() -> Path:
+    """Where libraries are kept: `libertai-engine` in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "libertai-engine"
+
+
+def find(folder: Path, name: str) -> Path | None:
+    """A library of this name that is whole; what is damaged is removed."""
+    for path in folder.glob(f"{name}-*.so"):
+        if path.stem.endswith(_digest(path.read_bytes())):
+            return path
+        path.unlink(missing_ok=True)
+    return None
+
+
+def _compile(
+    folder: Path, name: str, compiler: Compiler, flags: Sequence[str], sources: Path
+) -> Path:
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        made = Path(scratch) / "made.so"
+        files = [str(path) for path in sorted(sources.glob("*.cpp"))]
+        _run([compiler.path, *flags, *ALWAYS, *files, "-o", str(made), *openmp()])
+        path = folder / f"{name}-{_digest(made.read_bytes())}.so"
+        made.rename(path)
+    return path
+
+
+def openmp() -> list[str]:
+    """What to link for threads: torch's own OpenMP library, so there is one pool of threads."""
+    found = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))
+    return [str(found[0])] if found else ["-lgomp"]
+
+
+def _key(compiler: Compiler, flags: Sequence[str], sources: Path) -> str:
+    files = sorted([*sources.glob("*.cpp"), *sources.glob("*.h")])
+    parts = [path.name.encode() + path.read_bytes() for path in files]
+    made_by = [compiler.path, compiler.version, *flags, *ALWAYS, *openmp()]
+    machine = [platform.machine(), _processor(), torch.__version__]
+    parts += [text.encode() for text in (*made_by, *machine)]
+    return _digest(b"\0".join(parts))
+
+
+def _processor() -> str:
+    """Name and abilities of the processor: code compiled for another one may crash here."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    wanted = ("model name", "flags", "Features", "CPU part")
+    return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:24]
+
+
+def _run(command: list[str]) -> str:
+    """What a program prints. Raises `CannotCompile` with the first error it tells."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CannotCompile(f"{command[0]} does not run: {error}") from error
+    if done.returncode != 0:
+        lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+        said = next((line for line in lines if "error" in line), lines[0])
+        raise CannotCompile(f"{command[0]} failed: {said.strip()[:300]}")
+    return done.stdout
+
+
+def _make_private(folder: Path) -> None:
+    """Make the folder; refuse one where others could put a library for us to run."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.stat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise CannotCompile(f"{folder} can be written by others")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One process at a time; the others then find what it made."""
+    import fcntl  # exists on the platforms that come this far
+
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
