@@ -9,17 +9,15 @@ from __future__ import annotations
 import enum
 import secrets
 import time
-from collections import deque
 from dataclasses import dataclass, field, replace
 
+from libertai_engine.answer_text import AnswerText
 from libertai_engine.config import MIN_CONTEXT
 from libertai_engine.grammar.compiler import CompiledGrammar
 from libertai_engine.grammar.guide import Guide
 from libertai_engine.model.images import PromptImage, is_image_id
 from libertai_engine.sampling.sampler import SampledToken, SamplerState
 from libertai_engine.sampling_params import SamplingParams
-from libertai_engine.text.detokenizer import Detokenizer
-from libertai_engine.text.stop import StopMatcher
 from libertai_engine.text.tokenizer import Tokenizer
 
 MAX_EXTRA_TOKENS = 3  # a UTF-8 character has at most three continuation bytes
@@ -119,15 +117,6 @@ class Delta:
         return replace(other, text=self.text + other.text, tokens=self.tokens + other.tokens)
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """A token whose text, characters [start, end) of the answer, has not been sent yet."""
-
-    token: SampledToken
-    start: int
-    end: int
-
-
 def _guide(request: Request, forces_tokens: bool) -> Guide | None:
     """What keeps the answer to its grammar, if there is one."""
     if request.grammar is None:
@@ -179,11 +168,7 @@ class Sequence:
         )
         self._eos_ids = frozenset() if request.sampling.ignore_eos else tokenizer.eos_ids
         self._context_size = context_size
-        self._detokenizer = Detokenizer(tokenizer)
-        self._stop_matcher = StopMatcher(request.stop)
-        self._held: deque[_Held] = deque()
-        self._num_decoded = 0  # characters detokenized
-        self._num_sent = 0  # characters handed out
+        self._text = AnswerText(tokenizer, request.stop)
         self._slot = -1
         self._num_cached = 0
         self._num_in_cache = len(request.prompt_ids)
@@ -271,7 +256,7 @@ class Sequence:
             return self._end(FinishReason.EOS)
         if self._guide is not None:
             self._guide.matcher.accept(token.token_id)
-        found = self._stop_matcher.push(self._decode(token))
+        found = self._text.push(token)
         if found.word is not None:
             return self._end(FinishReason.WORD, found.text, found.word)
         if self._guide is not None and self._guide.matcher.is_finished:
@@ -309,36 +294,22 @@ class Sequence:
         # An answer without a limit ends with the context, or it might never end.
         return self.request.can_shift and self.request.max_tokens is not None
 
-    def _decode(self, token: SampledToken) -> str:
-        text = self._detokenizer.push(token.token_id)
-        start = self._num_decoded
-        self._num_decoded += len(text)
-        # NOTE: a token that leaves a character unfinished is sent with that character, so its text
-        # reaches one character further than what is decoded.
-        unfinished = int(self._detokenizer.pending)
-        self._held.append(_Held(token, start, self._num_decoded + unfinished))
-        return text
-
     def _is_at_limit(self) -> bool:
         limit = self.request.max_tokens
         if self._is_full and not self._may_shift:
             return True
         if limit is None or self.num_generated < limit:
             return False
-        return not self._detokenizer.pending or self.num_generated >= limit + MAX_EXTRA_TOKENS
+        return not self._text.is_inside_character or self.num_generated >= limit + MAX_EXTRA_TOKENS
 
     def _end(self, reason: FinishReason, text: str = "", word: str = "") -> Delta:
         if reason is not FinishReason.WORD:
-            text, reason, word = self._flush(text, reason)
+            found = self._text.flush()
+            text += found.text
+            if found.word is not None:
+                reason, word = FinishReason.WORD, found.word
         self.finish = self._summary(reason, word)
         return self._delta(text, self.finish)
-
-    def _flush(self, text: str, reason: FinishReason) -> tuple[str, FinishReason, str]:
-        """Everything held back, up to a stop word that only the last broken bytes complete."""
-        found = self._stop_matcher.push(self._detokenizer.flush())
-        if found.word is not None:
-            return text + found.text, FinishReason.WORD, found.word
-        return text + found.text + self._stop_matcher.flush(), reason, ""
 
     def _summary(self, reason: FinishReason, word: str) -> Finish:
         now = time.perf_counter()
@@ -362,16 +333,5 @@ class Sequence:
         )
 
     def _delta(self, text: str, finish: Finish | None = None) -> Delta:
-        self._num_sent += len(text)
-        tokens = tuple(self._take_sent(is_last=finish is not None))
+        tokens = self._text.send(text, is_last=finish is not None)
         return Delta(text, tokens, self._slot, finish, self.request.index)
-
-    def _take_sent(self, *, is_last: bool) -> list[SampledToken]:
-        """Tokens whose text is out: whole, or at the end also cut short by a stop word."""
-        sent = []
-        while self._held:
-            held = self._held[0]
-            if not (held.end <= self._num_sent or (is_last and held.start < self._num_sent)):
-                break
-            sent.append(self._held.popleft().token)
-        return sent
