@@ -23,7 +23,14 @@ import torch
 
 SOURCES = Path(__file__).parent / "source"
 FLAGS = ("-O3", "-march=native")
-ALWAYS = ("-std=c++17", "-shared", "-fPIC", "-fvisibility=hidden", "-fno-math-errno")
+ALWAYS = (
+    "-std=c++17",
+    "-shared",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fno-math-errno",
+    "-ffp-contract=off",
+)
 COMPILERS = ("g++", "clang++", "c++")
 TIMEOUT = 180.0  # seconds for one run of the compiler
 

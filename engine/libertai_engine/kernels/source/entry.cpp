@@ -4,6 +4,7 @@
 #include "entry.h"
 #include "linear.h"
 #include "parallel.h"
+#include "simd.h"
 
 namespace {
 
@@ -16,15 +17,15 @@ constexpr int64_t kSmallWork = 1 << 16;  // multiplications that are not worth w
 // Which instructions the kernels were compiled for.
 EXPORTED const char* libertai_instructions() {
   return ""
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#if defined(KERNELS_AVX512)
          "AVX-512"
-#if defined(__AVX512VNNI__)
+#if defined(KERNELS_VNNI)
          " VNNI"
 #endif
-#if defined(__AVX512BF16__)
+#if defined(KERNELS_BF16)
          " BF16"
 #endif
-#elif defined(__AVX2__) && defined(__FMA__)
+#elif defined(KERNELS_AVX2)
          "AVX2"
 #else
          "plain C++"

@@ -40,7 +40,7 @@ struct Input {
   float* u8_scale;       // [n]
   int8_t* s8;            // [n, padded]: round(x / s8_scale)
   float* s8_scale;       // [n, padded / kGroup]
-  int32_t* s8_sum;       // [n, padded / kGroup]: sum of s8 in the group
+  int32_t* s8_sum;       // [n, padded / kGroup]: -8 times the group's sum of s8
 };
 
 // Bytes that `input_in` needs.

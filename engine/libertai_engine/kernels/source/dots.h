@@ -1,0 +1,108 @@
+// Products of matrix rows and activation rows, both along memory: fp32, bf16 and int8.
+//
+// In: a kind, which says how a piece of a row is loaded and multiplied. Out: y.
+// A tile of R matrix rows and N activation rows is held in registers. Each of its R x N sums is one
+// vector that grows in the order of the columns, so a sum does not depend on the tile it is made in.
+#pragma once
+
+#include "parallel.h"
+#include "simd.h"
+
+namespace kernels {
+
+constexpr int kTileRegisters = 24;        // sums a tile may hold; the rest of 32 is for operands
+constexpr int64_t kPanelBytes = 1 << 17;  // weights that stay in the second-level cache
+
+constexpr int rows_of_tile(int n) { return n <= 2 ? 8 : kTileRegisters / n; }
+
+// A kind has: Weight, Activation, Sum; kStep, columns of one step; zero, load, load_x, add; and
+// result(matrix, input, row, i, sum).
+template <typename K, int R, int N>
+void tile(const Matrix& m, const Input& input, int64_t row, int i0, const void* next, float* y,
+          int64_t stride_y) {
+  using Weight = typename K::Weight;
+  const Weight* w = static_cast<const Weight*>(m.weight) + row * m.cols;
+  const char* ahead = static_cast<const char*>(next);
+  const auto* x = K::activations(input) + static_cast<int64_t>(i0) * input.padded;
+  const int64_t whole = m.cols / K::kStep * K::kStep;
+  typename K::Sum sums[R][N];
+  for (int r = 0; r < R; ++r)
+    for (int i = 0; i < N; ++i) sums[r][i] = K::zero();
+  for (int64_t col = 0; col < whole; col += K::kStep) {
+    typename K::Loaded weights[R];
+    for (int r = 0; r < R; ++r) {
+      weights[r] = K::load(w + r * int64_t{m.cols} + col);
+      if (ahead) prefetch(ahead + (r * int64_t{m.cols} + col) * sizeof(Weight));
+    }
+    for (int i = 0; i < N; ++i) {
+      const auto activations = K::load_x(x + i * int64_t{input.padded} + col);
+      for (int r = 0; r < R; ++r) sums[r][i] = K::add(sums[r][i], weights[r], activations);
+    }
+  }
+  if (whole < m.cols) {
+    for (int r = 0; r < R; ++r) {
+      alignas(64) Weight rest[K::kStep] = {};
+      std::memcpy(rest, w + r * int64_t{m.cols} + whole, (m.cols - whole) * sizeof(Weight));
+      const auto weights = K::load(rest);
+      for (int i = 0; i < N; ++i) {
+        const auto activations = K::load_x(x + i * int64_t{input.padded} + whole);
+        sums[r][i] = K::add(sums[r][i], weights, activations);
+      }
+    }
+  }
+  for (int i = 0; i < N; ++i)
+    for (int r = 0; r < R; ++r)
+      y[(i0 + i) * stride_y + row + r] = K::result(m, input, row + r, i0 + i, sums[r][i]);
+}
+
+// Rows [begin, end) times N activation rows from i0 on.
+template <typename K, int N>
+void panel(const Matrix& m, const Input& input, int64_t begin, int64_t end, int i0, bool is_first,
+           float* y, int64_t stride_y) {
+  constexpr int R = rows_of_tile(N);
+  const auto* weight = static_cast<const typename K::Weight*>(m.weight);
+  int64_t row = begin;
+  for (; row + R <= end; row += R) {
+    const bool has_next = is_first && row + 2 * R <= m.rows;
+    const void* next = has_next ? weight + (row + R) * m.cols : nullptr;
+    tile<K, R, N>(m, input, row, i0, next, y, stride_y);
+  }
+  for (; row < end; ++row) tile<K, 1, N>(m, input, row, i0, nullptr, y, stride_y);
+}
+
+template <typename K>
+void panel_of(const Matrix& m, const Input& input, int64_t begin, int64_t end, int i0, int count,
+              bool is_first, float* y, int64_t stride_y) {
+  switch (count) {
+    case 1: return panel<K, 1>(m, input, begin, end, i0, is_first, y, stride_y);
+    case 2: return panel<K, 2>(m, input, begin, end, i0, is_first, y, stride_y);
+    case 3: return panel<K, 3>(m, input, begin, end, i0, is_first, y, stride_y);
+    case 4: return panel<K, 4>(m, input, begin, end, i0, is_first, y, stride_y);
+    case 5: return panel<K, 5>(m, input, begin, end, i0, is_first, y, stride_y);
+    case 6: return panel<K, 6>(m, input, begin, end, i0, is_first, y, stride_y);
+    case 7: return panel<K, 7>(m, input, begin, end, i0, is_first, y, stride_y);
+    case 8: return panel<K, 8>(m, input, begin, end, i0, is_first, y, stride_y);
+  }
+}
+
+// One thread's rows. Weights come from memory once for each panel, and are used for all activations
+// while they are in the cache.
+template <typename K>
+void dots_slice(const Matrix& m, const Input& input, int n, float* y, int64_t stride_y, int thread,
+                int threads) {
+  const Share blocks = share_of((m.rows + kRowBlock - 1) / kRowBlock, thread, threads);
+  const int64_t last = blocks.end * kRowBlock < m.rows ? blocks.end * kRowBlock : m.rows;
+  const int64_t row_bytes = int64_t{m.cols} * sizeof(typename K::Weight);
+  const int64_t step = kPanelBytes / row_bytes / 24 * 24 + 24;  // whole tiles of every size
+  const int tiles = (n + 7) / 8;
+  for (int64_t row = blocks.begin * kRowBlock; row < last; row += n <= 8 ? last : step) {
+    const int64_t end = n <= 8 || row + step > last ? last : row + step;
+    for (int at = 0; at < tiles; ++at) {
+      const Share some = share_of(n, at, tiles);
+      const int count = static_cast<int>(some.end - some.begin);
+      panel_of<K>(m, input, row, end, static_cast<int>(some.begin), count, at == 0, y, stride_y);
+    }
+  }
+}
+
+}  // namespace kernels
