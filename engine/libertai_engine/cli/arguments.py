@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -96,12 +96,12 @@ def engine_config(args: Namespace, model: str, **more: Any) -> EngineConfig:
     return checked(args, EngineConfig, model=model, local_files_only=args.offline, **values)
 
 
-def add_sampling(parser: ArgumentParser) -> None:
-    """How the next token is chosen and when an answer ends."""
+def add_sampling(parser: ArgumentParser, *, otherwise: str = "") -> None:
+    """How the next token is chosen and when an answer ends; `otherwise` goes before defaults."""
     group = parser.add_argument_group("sampling")
     for field, flags, kind, text in _SAMPLING:
         default = getattr(SamplingParams(), field)
-        described = f"{text} (default: {default:g})"
+        described = f"{text} (default: {otherwise}{default:g})"
         group.add_argument(*flags, dest=field, type=kind, metavar="N", help=described)
     group.add_argument(
         "-s", "--seed", type=int, default=-1, metavar="N", help="-1 draws one (the default)"
@@ -115,10 +115,13 @@ def add_sampling(parser: ArgumentParser) -> None:
     )
 
 
-def sampling_params(args: Namespace) -> SamplingParams:
-    """The sampler settings; what was not given keeps its default."""
+def sampling_params(
+    args: Namespace, suggested: Mapping[str, float] | None = None
+) -> SamplingParams:
+    """The sampler settings; what was not given is as `suggested`, or keeps its default."""
     given = {field: getattr(args, field) for field, *_ in _SAMPLING}
-    values = {name: value for name, value in given.items() if value is not None}
+    flags = {name: value for name, value in given.items() if value is not None}
+    values = {**(suggested or {}), **flags}
     seed = None if args.seed == -1 else args.seed
     return checked(args, SamplingParams, seed=seed, ignore_eos=args.ignore_eos, **values)
 

@@ -32,25 +32,30 @@ def add_arguments(parser: ArgumentParser) -> None:
     arguments.add_model(parser)
     parser.add_argument("--system", metavar="TEXT", help="what the model is told to be")
     arguments.add_engine(parser)
-    arguments.add_sampling(parser)
+    arguments.add_sampling(parser, otherwise="the model's own, or ")
     parser.add_argument("-v", "--verbose", action="store_true", help="speed and cache, on stderr")
 
 
 def run(args: Namespace) -> int:
     """Chat until the person leaves; 0 then. Raises `EngineError`."""
     config = arguments.engine_config(args, arguments.model_of(args), num_slots=1)
-    sampling, max_tokens = arguments.sampling_params(args), arguments.max_tokens(args)
+    arguments.sampling_params(args)  # wrong flags end the program before a model is loaded
+    max_tokens = arguments.max_tokens(args)
 
     from libertai_engine.engine import load_engine
     from libertai_engine.sequence import Request
 
-    # A template, as its prompt is filled in turn by turn.
-    request = Request(
-        prompt_ids=(), sampling=sampling, max_tokens=max_tokens, stop=tuple(args.stop)
-    )
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  (gives `input` line editing and history)
     with load_engine(config) as engine:
+        suggested = engine.model.sampling if engine.model else {}
+        # A template, as its prompt is filled in turn by turn.
+        request = Request(
+            prompt_ids=(),
+            sampling=arguments.sampling_params(args, suggested),
+            max_tokens=max_tokens,
+            stop=tuple(args.stop),
+        )
         Chat(engine, request, system=args.system, is_verbose=args.verbose).run()
     return 0
 

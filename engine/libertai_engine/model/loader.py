@@ -7,6 +7,7 @@ file. Weights come from safetensors or GGUF only; code from a model's folder is 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ from transformers import (
 )
 
 from libertai_engine.config import EngineConfig
-from libertai_engine.errors import ModelLoadError
+from libertai_engine.errors import InvalidRequest, ModelLoadError
 from libertai_engine.model.images import Blindness
 from libertai_engine.model.loading import (
     as_load_error,
@@ -41,11 +42,21 @@ from libertai_engine.model.probe import check_model
 from libertai_engine.model.source import ModelSource, check_files, count_elements, find_source
 from libertai_engine.model.vision import Vision
 from libertai_engine.model.vision_probe import Blind, check_forward, check_vision
+from libertai_engine.sampling_params import SamplingParams
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_CONTEXT = 2048
 """Context of a model whose configuration names none."""
+
+# A setting of `SamplingParams`, and what a generation configuration calls it.
+_SAMPLING = {
+    "temperature": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "repeat_penalty": "repetition_penalty",
+}
 
 # Heads of these kinds share their body with a language model but do not predict the next token.
 _OTHER_HEADS = ("Classification", "QuestionAnswering", "MaskedLM", "MultipleChoice", "RewardModel")
@@ -57,7 +68,8 @@ class LoadedModel:
 
     `train_context` counts the positions it was trained for; `eos_ids` holds every id that ends an
     answer (tokenizer's, configuration's and generation configuration's); sizes are in bytes.
-    `vision` is None for a model of text alone.
+    `vision` is None for a model of text alone. `sampling` holds the settings of `SamplingParams`
+    that its makers suggest in the generation configuration.
     """
 
     module: PreTrainedModel
@@ -72,6 +84,7 @@ class LoadedModel:
     size_bytes: int
     train_context: int
     vision: Vision | Blindness | None
+    sampling: Mapping[str, float]
 
 
 def load_model(config: EngineConfig, *, progress: bool = True) -> LoadedModel:
@@ -106,6 +119,7 @@ def load_model(config: EngineConfig, *, progress: bool = True) -> LoadedModel:
         size_bytes=sum(p.nbytes for p in module.parameters()),
         train_context=_train_context(module.config),
         vision=vision,
+        sampling=_sampling(module),
     )
 
 
@@ -204,6 +218,24 @@ def _eos_ids(module: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> fro
         ids = getattr(owner, "eos_token_id", None)
         found.update([ids] if isinstance(ids, int) else ids or ())
     return frozenset(found)
+
+
+def _sampling(module: PreTrainedModel) -> dict[str, float]:
+    """What the makers suggest; a setting that cannot be is left out."""
+    suggested = module.generation_config
+    if suggested is None or suggested.do_sample is False:
+        return {}
+    named = suggested.to_diff_dict()
+    given = {ours: named[theirs] for ours, theirs in _SAMPLING.items() if theirs in named}
+    return {name: value for name, value in given.items() if _is_setting(name, value)}
+
+
+def _is_setting(name: str, value: object) -> bool:
+    try:
+        SamplingParams(**{name: value})  # type: ignore[arg-type]
+    except (InvalidRequest, TypeError):
+        return False
+    return not isinstance(value, bool)
 
 
 def _train_context(config: PretrainedConfig) -> int:
