@@ -85,9 +85,9 @@ def attend(
     if packed is None:
         raise UnsupportedAttention("attention that is not told about the rows of a batch")
     _refuse_others(module, attention_mask, others)
-    packed.attended.append(module)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    how = _How(scale, sliding_window, softcap, s_aux, attention_mask)
+    how = Manner(scale, sliding_window, softcap, s_aux, attention_mask)
+    packed.attended.append(how)
     if len(packed.rows) == 1:
         return _attend_row(query[0], key, value, packed.rows[0], how).unsqueeze(0), None
     _, heads, num_tokens, _ = query.shape
@@ -99,8 +99,8 @@ def attend(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _How:
-    """How one layer attends; the same for all rows."""
+class Manner:
+    """How one layer attends; the same for all rows of all steps."""
 
     scale: float
     window: int | None
@@ -127,7 +127,7 @@ def _refuse_others(module: torch.nn.Module, attention_mask: object, others: dict
 
 
 def _attend_row(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, row: PackedRow, how: _How
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, row: PackedRow, how: Manner
 ) -> torch.Tensor:
     """`[head, n, head_dim]` against one lane; returns `[n, head, value_dim]`."""
     first_key = 0 if how.window is None else max(0, row.start - how.window + 1)
@@ -143,7 +143,7 @@ def _attend_row(
 
 
 def _fused(
-    grouped: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, row: PackedRow, how: _How
+    grouped: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, row: PackedRow, how: Manner
 ) -> torch.Tensor:
     """torch's fused kernel; `[kv_head, group, n, value_dim]`."""
     _, group, n, _ = grouped.shape
@@ -164,7 +164,7 @@ def _fused(
 
 
 def _explicit(
-    grouped: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, row: PackedRow, how: _How
+    grouped: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, row: PackedRow, how: Manner
 ) -> torch.Tensor:
     """Scores written out, for soft caps and sinks; `[kv_head, group, n, value_dim]`."""
     scores = (grouped @ keys.unsqueeze(1).mT).float() * how.scale  # [kv_head, group, n, m]
@@ -186,7 +186,7 @@ def _softmax(scores: torch.Tensor, sinks: torch.Tensor | None) -> torch.Tensor:
     return torch.cat([scores, sink], dim=-1).softmax(-1)[..., :-1]
 
 
-def _visible(row: PackedRow, keys: torch.Tensor, how: _How) -> torch.Tensor | None:
+def _visible(row: PackedRow, keys: torch.Tensor, how: Manner) -> torch.Tensor | None:
     """Boolean `[n, m]`, True where a query may look; None if all of `keys` is seen by all."""
     first_key = row.end - keys.shape[1]
     if row.end - row.start == 1 and (how.window is not None or how.rule is None):

@@ -53,6 +53,11 @@ class KVCache:
         return len(self._lanes)
 
     @property
+    def lanes(self) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+        """Keys and values `[slot, kv_head, position, head_dim]`, by layer; none before a step."""
+        return tuple(pair for _, pair in sorted(self._lanes.items()))
+
+    @property
     def nbytes(self) -> int:
         """Size of all lanes in bytes, touched or not."""
         return sum(lane.nbytes for pair in self._lanes.values() for lane in pair)

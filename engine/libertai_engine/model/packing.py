@@ -32,8 +32,8 @@ class PackedRow:
 class PackedBatch:
     """All rows of one step. Invariant: the rows cover the packed axis, T tokens, without gaps.
 
-    `attended` lists the attention modules that have looked at the rows so far. `vectors` stand in
-    place of the tokens at `vector_places`, whose ids in `input_ids` say nothing.
+    `attended` tells how each layer attended that has looked at the rows so far (`Manner`).
+    `vectors` stand in place of the tokens at `vector_places`, whose ids in `input_ids` say nothing.
     """
 
     rows: tuple[PackedRow, ...]
@@ -43,7 +43,7 @@ class PackedBatch:
     logits_to_keep: torch.Tensor  # [wanted logits], indices into the packed axis
     vector_places: tuple[int, ...]  # indices into the packed axis
     vectors: torch.Tensor | None = None  # [vector, hidden]
-    attended: list[torch.nn.Module] = field(default_factory=list)
+    attended: list[object] = field(default_factory=list)
 
 
 def pack(batch: Batch, device: torch.device) -> PackedBatch:
@@ -63,11 +63,7 @@ def pack(batch: Batch, device: torch.device) -> PackedBatch:
         ],
         dtype=torch.long,
     ).to(device)  # [3, T]: one transfer for all three
-    kept = [
-        place
-        for row, wish in zip(rows, batch.rows, strict=True)
-        for place in range(row.last - wish.num_logits, row.last)
-    ]
+    kept = places_of_logits(batch)
     return PackedBatch(
         rows=tuple(rows),
         input_ids=numbers[:1],
@@ -76,6 +72,16 @@ def pack(batch: Batch, device: torch.device) -> PackedBatch:
         logits_to_keep=torch.tensor(kept, dtype=torch.long, device=device),
         vector_places=places,
     )
+
+
+def places_of_logits(batch: Batch) -> list[int]:
+    """Indices into the packed axis of the tokens behind which logits are wanted."""
+    places: list[int] = []
+    last = 0
+    for row in batch.rows:
+        last += len(row.token_ids)
+        places.extend(range(last - row.num_logits, last))
+    return places
 
 
 def _without_images(token_ids: list[int]) -> tuple[list[int], tuple[int, ...]]:

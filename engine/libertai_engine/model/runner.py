@@ -11,13 +11,17 @@ from dataclasses import replace
 import torch
 from transformers import PreTrainedModel
 
+from libertai_engine.config import Kernels
 from libertai_engine.errors import ModelLoadError
+from libertai_engine.kernels.library import Unavailable
 from libertai_engine.model.attention import use_slot_lanes
 from libertai_engine.model.batch import Batch, Row
 from libertai_engine.model.features import FeatureTable
 from libertai_engine.model.fingerprint import fingerprint
 from libertai_engine.model.images import is_image_id
 from libertai_engine.model.kv_cache import KVCache, KVPrefix, StepCache
+from libertai_engine.model.lean import MAX_TOKENS, LeanDecoder
+from libertai_engine.model.lean_choice import choose_decoder
 from libertai_engine.model.packing import PackedBatch, pack
 from libertai_engine.model.rope import check_context, settle_rope
 from libertai_engine.model.shift import find_key_shift
@@ -40,11 +44,14 @@ class ModelRunner:
         context_size: int,
         device: torch.device | str,
         features: FeatureTable | None = None,
+        kernels: Kernels = "auto",
     ) -> None:
         """Allocates every lane; `features` are the model's eyes, if it has any.
 
+        Small steps run natively (`lean`) where `kernels` allows and the model proves itself.
         Raises `InvalidRequest` for a context longer than a learned position table,
-        `ModelLoadError` if the lanes do not fit into memory.
+        `ModelLoadError` if the lanes do not fit into memory or there is no native library though
+        it is asked for by name.
         """
         check_context(module, context_size)
         use_slot_lanes(module)
@@ -53,10 +60,12 @@ class ModelRunner:
         self._device = torch.device(device)
         self._cache = KVCache(num_slots=num_slots, context_size=context_size)
         self._features = features
+        self._lean: LeanDecoder | Unavailable = Unavailable("the model is being loaded")
         self._vocab_size = 1  # token 0 exists; the first step tells the rest
         self._vocab_size = self._first_step().shape[1]
         self._key_shift = find_key_shift(module, evaluate)
         self._fingerprint = fingerprint(module, context_size)
+        self._lean = choose_decoder(module, self._cache, evaluate, kernels)
 
     def _first_step(self) -> torch.Tensor:
         try:
@@ -92,6 +101,11 @@ class ModelRunner:
         return self._key_shift is not None
 
     @property
+    def why_not_lean(self) -> str | None:
+        """None if small steps run natively, else the reason why not."""
+        return self._lean.reason if isinstance(self._lean, Unavailable) else None
+
+    @property
     def fingerprint(self) -> str:
         """Names model, weights and precision: lanes may move between runners that share it."""
         return self._fingerprint
@@ -102,6 +116,8 @@ class ModelRunner:
         The result is an ordinary tensor of its own: callers may write to it.
         """
         self._check(batch)
+        if isinstance(self._lean, LeanDecoder) and _is_small(batch):
+            return self._lean.run(batch)
         packed = pack(batch, self._device)
         if packed.vector_places:
             assert self._features is not None, "images for a model without eyes"
@@ -146,6 +162,13 @@ class ModelRunner:
         """
         assert self._key_shift is not None and 0 <= start < start + count < length
         self._cache.shift(slot, start, count, length, self._key_shift)
+
+
+def _is_small(batch: Batch) -> bool:
+    """True for a step of few tokens, none of which is an image's."""
+    return batch.num_tokens <= MAX_TOKENS and not any(
+        is_image_id(max(row.token_ids)) for row in batch.rows
+    )
 
 
 @torch.inference_mode()

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 
 #include "vector.h"
 
@@ -36,7 +37,7 @@ inline void score(const float* queries, int group, const Lane* keys, int count, 
 inline void weigh(float* scores, int count, float* part) {
   // NOTE: the loops run over whole vectors, so what lies behind `count` must weigh nothing.
   const int end = (count + kLanes - 1) / kLanes * kLanes;
-  for (int j = count; j < end; ++j) scores[j] = -INFINITY;
+  for (int j = count; j < end; ++j) scores[j] = -std::numeric_limits<float>::infinity();
   Floats most = load(scores);
   for (int j = kLanes; j < end; j += kLanes) {
     const Floats x = load(scores + j);

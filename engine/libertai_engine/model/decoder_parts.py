@@ -1,0 +1,297 @@
+"""A transformers decoder taken apart into what a native step needs: by what it has and does.
+
+In: a module on slot lanes, and how its layers attended in one step. Out: `DecoderParts`, or
+`NotLean` with the reason. Nothing is taken from a name of a class; what can be asked is asked (what
+a norm multiplies by, what an activation does), and every weight must have found its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from libertai_engine.kernels.matrix import DENSE, Matrix, dense
+from libertai_engine.model.attention import Manner
+from libertai_engine.model.rope import rotaries
+
+ACTIVATIONS = ("silu", "gelu_tanh", "gelu")  # in the order of `enum Activation`
+MAX_HEAD_DIM = 512
+
+
+class NotLean(Exception):
+    """The native step is not for this model; the message says why, for people."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerParts:
+    """One layer. Gains are fp32; those of heads are None where heads have no norm."""
+
+    q: Matrix
+    k: Matrix
+    v: Matrix
+    o: Matrix
+    gate: Matrix
+    up: Matrix
+    down: Matrix
+    norm_in: Tensor  # [hidden]
+    norm_mid: Tensor  # [hidden]
+    q_gain: Tensor | None  # [head_dim]
+    k_gain: Tensor | None
+    rotates: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecoderParts:
+    """A whole decoder of Llama's kind. Invariant: every parameter of the module is in it.
+
+    `table` is the embedding where the step may read it itself; else `embed` is asked. Scores are
+    multiplied by `score_scale`, what a block adds by `residual_scale`, logits by `logit_scale`.
+    """
+
+    layers: tuple[LayerParts, ...]
+    norm_out: Tensor  # [hidden]
+    head: Matrix
+    embed: nn.Module
+    table: Matrix | None
+    frequencies: Tensor  # [rotary_dim / 2], fp32
+    rotary_scale: float
+    heads: int
+    kv_heads: int
+    head_dim: int
+    hidden: int
+    activation: int
+    epsilon: float
+    head_epsilon: float
+    score_scale: float
+    residual_scale: float
+    embedding_scale: float
+    logit_scale: float
+
+
+def take_apart(
+    module: PreTrainedModel, manners: Sequence[Manner], context_size: int
+) -> DecoderParts:
+    """The parts of `module`, whose layers attended as `manners` say. Raises `NotLean`."""
+    _check_manners(manners, context_size)
+    decoder, output = module.get_decoder(), module.get_output_embeddings()
+    _check_children(decoder)
+    layers = tuple(_layer(each) for each in decoder.layers)
+    first = decoder.layers[0]
+    _check_parameters(module, decoder, output)
+    head_dim = int(first.self_attn.head_dim)
+    frequencies, rotary_scale = _rotation(module, head_dim, context_size)
+    parts = DecoderParts(
+        layers=layers,
+        norm_out=gain_of(decoder.norm),
+        head=matrix_of(output),
+        embed=decoder.embed_tokens,
+        table=_table(decoder.embed_tokens),
+        frequencies=frequencies,
+        rotary_scale=rotary_scale,
+        heads=_only({each.q.rows for each in layers}, "widths") // head_dim,
+        kv_heads=_only({each.k.rows for each in layers}, "widths") // head_dim,
+        head_dim=head_dim,
+        hidden=layers[0].q.cols,
+        activation=_only({_activation(each.mlp.act_fn) for each in decoder.layers}, "activations"),
+        epsilon=_only({_epsilon(each) for each in _norms(decoder)}, "epsilons"),
+        head_epsilon=_only({_epsilon(each) for each in _head_norms(decoder)} or {0.0}, "epsilons"),
+        score_scale=_only({each.scale for each in manners}, "scales of scores"),
+        residual_scale=_only({_number(each, "residual_multiplier") for each in decoder.layers}, ""),
+        embedding_scale=_number(decoder, "embedding_multiplier"),
+        logit_scale=1.0 / _number(module.config, "logits_scaling"),
+    )
+    _check_sizes(parts)
+    return parts
+
+
+def _check_manners(manners: Sequence[Manner], context_size: int) -> None:
+    for each in manners:
+        if each.softcap is not None or each.sinks is not None:
+            raise NotLean("attention with soft caps or sinks")
+        if each.window is not None and each.window < context_size:
+            raise NotLean("attention through a sliding window")
+        if each.window is None and each.rule is not None:
+            raise NotLean("attention with a mask of its own")
+
+
+def _check_children(decoder: Any) -> None:
+    needed = {"embed_tokens", "layers", "norm"}
+    if not needed <= _children(decoder) or not len(decoder.layers):
+        raise NotLean("a decoder of another structure")
+
+
+def _children(part: Any) -> set[str]:
+    return {name for name, _ in part.named_children()}
+
+
+def _layer(layer: Any) -> LayerParts:
+    attention, mlp = getattr(layer, "self_attn", None), getattr(layer, "mlp", None)
+    norms = {"input_layernorm", "post_attention_layernorm"}
+    if attention is None or mlp is None or not norms <= _children(layer):
+        raise NotLean("layers of another structure")
+    if not {"q_proj", "k_proj", "v_proj", "o_proj"} <= _children(attention):
+        raise NotLean("attention of another structure")
+    if not {"gate_proj", "up_proj", "down_proj", "act_fn"} <= _children(mlp):
+        raise NotLean("a feed-forward block of another structure")
+    head_norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
+    q_gain, k_gain = (None if each is None else gain_of(each) for each in head_norms)
+    for gain in (q_gain, k_gain):
+        if gain is not None and gain.numel() != attention.head_dim:
+            raise NotLean("norms over several heads")
+    return LayerParts(
+        q=matrix_of(attention.q_proj),
+        k=matrix_of(attention.k_proj),
+        v=matrix_of(attention.v_proj),
+        o=matrix_of(attention.o_proj),
+        gate=matrix_of(mlp.gate_proj),
+        up=matrix_of(mlp.up_proj),
+        down=matrix_of(mlp.down_proj),
+        norm_in=gain_of(layer.input_layernorm),
+        norm_mid=gain_of(layer.post_attention_layernorm),
+        q_gain=q_gain,
+        k_gain=k_gain,
+        rotates=bool(getattr(attention, "use_rope", True)),
+    )
+
+
+def matrix_of(linear: Any) -> Matrix:
+    """The weights of a linear layer where they are. Raises `NotLean`."""
+    matrix = getattr(linear, "matrix", None)
+    if isinstance(matrix, Matrix):
+        return matrix
+    if type(linear) is not nn.Linear or linear.weight.dtype not in DENSE:
+        raise NotLean(f"linear layers of type {type(linear).__name__}")
+    return dense(linear.weight, linear.bias)
+
+
+def gain_of(norm: Any) -> Tensor:
+    """What an RMS norm multiplies by: its weight, or one more. Raises `NotLean`."""
+    weight, epsilon = getattr(norm, "weight", None), _epsilon(norm)
+    if not isinstance(weight, Tensor) or weight.ndim != 1:
+        raise NotLean("norms without a weight")
+    size = weight.shape[0]
+    # Small enough that epsilon counts, with a mean that is not zero, so that it must not matter.
+    x = (torch.linspace(-1, 2, size).cos() + 0.5) * (2 * epsilon) ** 0.5  # [hidden]
+    plain = x * torch.rsqrt(x.square().mean() + epsilon)
+    answer = norm(x[None])[0].float()
+    for gain in (weight.detach().float(), 1 + weight.detach().float()):
+        if torch.allclose(plain * gain, answer, rtol=1e-2, atol=1e-3):
+            return gain.clone()
+    raise NotLean("norms that are not RMS norms")
+
+
+def _epsilon(norm: Any) -> float:
+    for name in ("variance_epsilon", "eps"):
+        found = getattr(norm, name, None)
+        if isinstance(found, float) and found > 0:
+            return found
+    raise NotLean("norms that tell no epsilon")
+
+
+def _norms(decoder: Any) -> Iterator[nn.Module]:
+    yield decoder.norm
+    for layer in decoder.layers:
+        yield from (layer.input_layernorm, layer.post_attention_layernorm)
+
+
+def _head_norms(decoder: Any) -> Iterator[nn.Module]:
+    for layer in decoder.layers:
+        for name in ("q_norm", "k_norm"):
+            if getattr(layer.self_attn, name, None) is not None:
+                yield getattr(layer.self_attn, name)
+
+
+def _activation(act: Any) -> int:
+    x = torch.linspace(-6, 6, 64)
+    known = (functional.silu(x), functional.gelu(x, approximate="tanh"), functional.gelu(x))
+    answer = act(x)
+    for index, expected in enumerate(known):
+        # The two forms of GELU are 4e-4 apart.
+        if torch.allclose(answer, expected, rtol=0, atol=1e-5):
+            return index
+    raise NotLean("an activation that is neither SiLU nor GELU")
+
+
+def _rotation(module: PreTrainedModel, head_dim: int, context_size: int) -> tuple[Tensor, float]:
+    """Radians a position `[rotary_dim / 2]`, and what cosine and sine are multiplied by."""
+    found: list[Any] = list(rotaries(module))
+    if len(found) != 1 or not isinstance(getattr(found[0], "inv_freq", None), Tensor):
+        raise NotLean("positions that are not one rotation")
+    rotary = found[0]
+    frequencies = rotary.inv_freq.detach().float().clone()
+    scale = float(getattr(rotary, "attention_scaling", 1.0))
+    positions = torch.tensor([0, 1, 17, context_size // 2, context_size - 1])
+    angles = positions[:, None].float() * frequencies  # [position, rotary_dim / 2]
+    expected = torch.cat((angles, angles), dim=-1)
+    try:
+        cosines, sines = rotary(torch.zeros(1, dtype=torch.float32), positions[None])
+        is_same = torch.allclose(cosines[0], expected.cos() * scale, atol=1e-4) and torch.allclose(
+            sines[0], expected.sin() * scale, atol=1e-4
+        )
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise NotLean("rotary angles of another form") from error
+    if not is_same or 2 * frequencies.numel() > head_dim:
+        raise NotLean("rotary angles of another form")
+    return frequencies, scale
+
+
+def _table(embedding: Any) -> Matrix | None:
+    """The embedding as a plain table, or None if it does more than look up."""
+    if type(embedding) is nn.Embedding and embedding.weight.dtype in DENSE:
+        return dense(embedding.weight)
+    return None
+
+
+def _check_parameters(module: PreTrainedModel, decoder: Any, output: Any) -> None:
+    """Every parameter of the language model belongs to a part that was taken."""
+    known = {id(each) for part in _taken(decoder, output) for each in part.parameters()}
+    owners = (("", decoder), ("head.", output))
+    for prefix, owner in owners:
+        for name, parameter in owner.named_parameters():
+            if id(parameter) not in known:
+                raise NotLean(f"weights without a place: {prefix}{name}")
+
+
+def _taken(decoder: Any, output: Any) -> Iterator[nn.Module]:
+    yield from (output, decoder.embed_tokens)
+    yield from _norms(decoder)
+    yield from _head_norms(decoder)
+    for layer in decoder.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        yield from (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
+        yield from (mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+
+
+def _check_sizes(parts: DecoderParts) -> None:
+    """Native code trusts these: every matrix and gain has the size that its place asks for."""
+    hidden, heads = parts.hidden, parts.heads * parts.head_dim
+    inner, keys = parts.layers[0].gate.rows, parts.kv_heads * parts.head_dim
+    sizes = [(parts.head.cols, hidden), (parts.norm_out.numel(), hidden)]
+    for each in parts.layers:
+        sizes += [(gain.numel(), hidden) for gain in (each.norm_in, each.norm_mid)]
+        sizes += [(matrix.cols, hidden) for matrix in (each.q, each.k, each.v, each.gate, each.up)]
+        sizes += [(each.q.rows, heads), (each.k.rows, keys), (each.v.rows, keys)]
+        sizes += [(each.o.rows, hidden), (each.o.cols, heads), (each.down.rows, hidden)]
+        sizes += [(matrix.rows, inner) for matrix in (each.gate, each.up)]
+        sizes.append((each.down.cols, inner))
+    if any(has != needs for has, needs in sizes) or parts.heads % parts.kv_heads:
+        raise NotLean("layers of different sizes")
+    if parts.head_dim > MAX_HEAD_DIM:
+        raise NotLean(f"heads of more than {MAX_HEAD_DIM} entries")
+
+
+def _number(owner: Any, name: str) -> float:
+    return float(getattr(owner, name, 1.0))
+
+
+def _only(values: set[Any], what: str) -> Any:
+    """The value that all layers share. Raises `NotLean`."""
+    if len(values) != 1:
+        raise NotLean(f"layers with different {what or 'scales'}")
+    return values.pop()

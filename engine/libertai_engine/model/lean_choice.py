@@ -1,0 +1,58 @@
+"""Whether a model's small steps run natively; the reason where they do not.
+
+In: a module whose lanes exist, and the wish of `EngineConfig.kernels`. Out: a `LeanDecoder` on
+these lanes, or `Unavailable` with the reason. Wrong answers are ruled out by `lean_proof`.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from transformers import PreTrainedModel
+
+from libertai_engine.config import Kernels
+from libertai_engine.kernels.library import Library, Unavailable, choose
+from libertai_engine.model.attention import Manner
+from libertai_engine.model.batch import Batch
+from libertai_engine.model.decoder_parts import NotLean, take_apart
+from libertai_engine.model.kv_cache import KVCache
+from libertai_engine.model.lean import LeanDecoder
+from libertai_engine.model.lean_proof import CONTEXT, PREFILL, prove
+from libertai_engine.model.packing import pack
+from libertai_engine.model.shift import Evaluate
+
+logger = logging.getLogger(__name__)
+
+
+def choose_decoder(
+    module: PreTrainedModel, cache: KVCache, evaluate: Evaluate, kernels: Kernels
+) -> LeanDecoder | Unavailable:
+    """The native step of `module` on the lanes of `cache`, if it has proved itself.
+
+    Raises `ModelLoadError` where native kernels are asked for by name and cannot be had.
+    """
+    if module.device.type != "cpu":
+        return Unavailable("native steps are for CPUs")
+    library = choose(kernels)
+    if isinstance(library, Unavailable):
+        return library
+    try:
+        return _make(module, library, cache, evaluate)
+    except NotLean as reason:
+        told = str(reason)
+    except Exception as error:  # NOTE: any module may come here; its own forward pass works
+        told = f"{type(error).__name__}: {error}"
+    logger.info("small steps run in transformers' module: %s", told)
+    return Unavailable(told)
+
+
+def _make(
+    module: PreTrainedModel, library: Library, cache: KVCache, evaluate: Evaluate
+) -> LeanDecoder:
+    scratch = KVCache(num_slots=4, context_size=CONTEXT)
+    packed = pack(Batch(PREFILL), module.device)
+    evaluate(module, scratch, packed)
+    manners = [each for each in packed.attended if isinstance(each, Manner)]
+    parts = take_apart(module, manners, cache.context_size)
+    prove(module, library, parts, evaluate)
+    return LeanDecoder(library, parts, cache.lanes)
