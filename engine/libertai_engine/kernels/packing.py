@@ -1,7 +1,7 @@
 """Weights of 8 and 4 bits as the kernels read them.
 
-In: integer codes [rows, cols] and scales; a weight is its code times its scale. Out: a `Packed`, and
-from it a `Matrix` to multiply with, or codes and scales again.
+In: integer codes [rows, cols] and scales; a weight is its code times its scale. Out: a `Packed`,
+and from it a `Matrix` to multiply with, or codes and scales again.
 """
 
 from __future__ import annotations
