@@ -12,23 +12,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-import torch
+import numpy as np
 
 from libertai_engine.sampling import transforms
-from libertai_engine.sampling.candidates import Candidates
+from libertai_engine.sampling.candidates import Candidates, Numbers
+from libertai_engine.sampling.cut import first_cutter
 from libertai_engine.sampling.mirostat import mirostat_1, mirostat_2
-from libertai_engine.sampling_params import MAX_PROBS, SamplingParams
+from libertai_engine.sampling.transforms import Counts
+from libertai_engine.sampling_params import SamplingParams
 
 Settings = tuple[float, ...]
-Filter = Callable[[Candidates, torch.Tensor, torch.Tensor], Candidates]
-WIDEST = 1024  # a larger top_k is cut from the sorted vocabulary
+Filter = Callable[[Candidates, Numbers, Counts], Candidates]
 
 
 class Start(Enum):
     """Which candidates a chain has to begin with, from cheap to dear."""
 
     BEST = "the best top_k"
-    HEAD = "the best few, if the first filter cuts among them"
+    CUT = "those that the first filter cannot but keep"
     UNSORTED = "all, in any order: nothing is filtered"
     SORTED = "all, sorted"
 
@@ -69,7 +70,7 @@ def build_chain(params: SamplingParams) -> Chain:
     min_keep = max(1, params.num_probs, params.min_keep)
     width = max(params.top_k, min_keep)
     settings = tuple(tuple(float(each) for each in settings) for _, settings in steps)
-    return Chain(filters, settings, _start(filters, width, min_keep), width, min_keep)
+    return Chain(filters, settings, _start(filters), width, min_keep)
 
 
 def _steps(params: SamplingParams) -> Sequence[tuple[Filter, Settings, bool]]:
@@ -101,22 +102,20 @@ def _dynamic_heat(params: SamplingParams) -> tuple[Filter, Settings, bool]:
     return transforms.dynamic_temperature, (low, high, params.dynatemp_exponent), True
 
 
-def _start(filters: Sequence[Filter], width: int, min_keep: int) -> Start:
+def _start(filters: Sequence[Filter]) -> Start:
     if all(step is transforms.temperature for step in filters):
         return Start.UNSORTED
-    if filters[0] in (transforms.top_p, transforms.min_p) and min_keep <= MAX_PROBS:
-        return Start.HEAD
-    if filters[0] is transforms.top_k and width <= WIDEST:
+    if filters[0] is transforms.top_k:
         return Start.BEST
-    return Start.SORTED
+    return Start.SORTED if first_cutter(filters) is None else Start.CUT
 
 
 def run(
     candidates: Candidates, chains: Sequence[Chain], settings: Sequence[Sequence[Settings]]
 ) -> Candidates:
     """The survivors; row i belongs to `chains[i]`, all of one kind, with `settings[i]`."""
-    min_keep = torch.tensor([[chain.min_keep] for chain in chains])  # [rows, 1]
+    min_keep = np.array([[chain.min_keep] for chain in chains])  # [rows, 1]
     for index, step in enumerate(chains[0].filters):
-        values = torch.tensor([row[index] for row in settings], dtype=torch.float64)
+        values = np.array([row[index] for row in settings])
         candidates = step(candidates, values, min_keep)  # values: [rows, settings of the step]
     return candidates

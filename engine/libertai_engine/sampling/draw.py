@@ -8,15 +8,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 
 from libertai_engine.errors import EngineError, GenerationFailed, NoTokenPossible
-from libertai_engine.sampling.candidates import Candidates, all_candidates, top_candidates
-from libertai_engine.sampling.chain import Chain, Start, run
-from libertai_engine.sampling.head import HEAD, head_candidates
+from libertai_engine.sampling.candidates import (
+    Candidates,
+    Numbers,
+    Whole,
+    all_candidates,
+    top_candidates,
+)
+from libertai_engine.sampling.chain import Chain, Settings, Start, run
+from libertai_engine.sampling.cut import cut
 from libertai_engine.sampling.state import SampledToken, SamplerState
-from libertai_engine.sampling.transforms import probabilities
+from libertai_engine.sampling.transforms import cumulate, probabilities
 from libertai_engine.sampling.uniform import uniform
+from libertai_engine.sampling.weights import weigh
 
 Outcome = SampledToken | EngineError
 FIRST, AGAIN = 0, 2  # streams of random numbers: for the first draw of a token, and for a second
@@ -33,19 +41,26 @@ def choose(
     chains = _chains(states)
     if not chains:
         return _take_best(logits, states)
-    start = chains[0].start
-    if start is Start.UNSORTED:
-        return _draw_unfiltered(logits, states, numbers)
-    if start is Start.BEST:
-        width = max(chain.width for chain in chains)
-        return _draw_filtered(top_candidates(logits, width), states)
-    if start is Start.HEAD and logits.shape[-1] > HEAD:
-        return _draw_from_head(logits, states)
-    return _draw_filtered(all_candidates(logits), states)
+    if chains[0].start is Start.UNSORTED:
+        return [
+            _draw_unfiltered(row, state, chain.heat, numbers)
+            for row, state, chain in zip(logits, states, chains, strict=True)
+        ]
+    settings = [state.settings() for state in states]
+    return _draw_filtered(_start(logits, chains, settings), states, settings)
 
 
 def _chains(states: Sequence[SamplerState]) -> list[Chain]:
     return [state.chain for state in states if state.chain is not None]
+
+
+def _start(
+    logits: torch.Tensor, chains: Sequence[Chain], settings: Sequence[Sequence[Settings]]
+) -> Candidates:
+    start = chains[0].start
+    if start is Start.BEST:
+        return top_candidates(logits, max(chain.width for chain in chains))
+    return cut(logits, chains, settings) if start is Start.CUT else all_candidates(logits)
 
 
 def _error(best: float) -> EngineError | None:
@@ -67,72 +82,58 @@ def _take_best(logits: torch.Tensor, states: Sequence[SamplerState]) -> list[Out
 
 
 def _draw_unfiltered(
-    logits: torch.Tensor, states: Sequence[SamplerState], numbers: int
-) -> list[Outcome]:
+    logits: torch.Tensor, state: SamplerState, heat: float, numbers: int
+) -> Outcome:
     """Draw from the whole vocabulary, in the order of the ids: no order is needed."""
-    values = logits.cpu().double()
-    best = values.amax(dim=-1, keepdim=True)
-    heats = [chain.heat for chain in _chains(states)]
-    heat = torch.tensor(heats, dtype=torch.float64)[:, None]
-    columns = _draw_columns(((values - best) / heat).exp(), states, numbers)
-    return [
-        _error(value) or SampledToken(column, _softmax_top(row, each_heat, state.params.num_probs))
-        for value, column, row, each_heat, state in zip(
-            best.flatten().tolist(), columns.flatten().tolist(), logits, heats, states, strict=True
-        )
-    ]
+    weights, best = weigh(logits, heat)
+    error = _error(best)
+    if error is not None:
+        return error
+    column = _draw_column(weights.cumsum(dim=-1).numpy(), state, numbers)
+    return SampledToken(column, _softmax_top(logits, heat, state.params.num_probs))
 
 
-def _draw_from_head(logits: torch.Tensor, states: Sequence[SamplerState]) -> list[Outcome]:
-    """Draw from the best few tokens where they are sure to suffice, else from the sorted whole."""
-    head, is_enough = head_candidates(logits, _chains(states))
-    outcomes: dict[int, Outcome] = {}
-    for enough in (True, False):
-        rows = (is_enough == enough).nonzero().flatten().tolist()
-        if rows:
-            found = _rows(head, rows) if enough else all_candidates(logits[rows])
-            chosen = _draw_filtered(found, [states[row] for row in rows])
-            outcomes.update(zip(rows, chosen, strict=True))
-    return [outcomes[row] for row in range(len(states))]
-
-
-def _draw_filtered(candidates: Candidates, states: Sequence[SamplerState]) -> list[Outcome]:
+def _draw_filtered(
+    candidates: Candidates,
+    states: Sequence[SamplerState],
+    settings: Sequence[Sequence[Settings]],
+) -> list[Outcome]:
     """Filter `candidates` `[rows, k]` and draw from the survivors, except in bad rows."""
     errors = [_error(best) for best in candidates.logits[:, 0].tolist()]
     good = [row for row, error in enumerate(errors) if error is None]
     if len(good) < len(errors):
         candidates = _rows(candidates, good)
-    members = [states[row] for row in good]
-    drawn = iter(_draw(candidates, members) if good else ())
+        states = [states[row] for row in good]
+        settings = [settings[row] for row in good]
+    drawn = iter(_draw(candidates, states, settings) if good else ())
     return [next(drawn) if error is None else error for error in errors]
 
 
-def _draw(candidates: Candidates, states: Sequence[SamplerState]) -> Iterable[SampledToken]:
-    survivors = run(candidates, _chains(states), [state.settings() for state in states])
-    probs = probabilities(survivors.logits)  # [rows, k]
-    columns = _draw_columns(probs, states)  # [rows, 1]
-    ids = survivors.ids.gather(-1, columns).flatten().tolist()
-    chances = probs.gather(-1, columns).flatten().tolist()
-    for row, (state, token_id, chance) in enumerate(zip(states, ids, chances, strict=True)):
-        state.learn(chance)
+def _draw(
+    candidates: Candidates,
+    states: Sequence[SamplerState],
+    settings: Sequence[Sequence[Settings]],
+) -> Iterable[SampledToken]:
+    survivors = run(candidates, _chains(states), settings)
+    probs = probabilities(survivors)  # [rows, k]
+    cumulative = cumulate(probs)
+    for row, state in enumerate(states):
+        column = _draw_column(cumulative[row], state)
+        state.learn(float(probs[row, column]))
         count = state.params.num_probs
-        listed = _listed(_rows(survivors, row), probs[row], count) if count else ()
-        yield SampledToken(token_id, listed)
+        listed = _listed(_rows(survivors, [row]), probs[row], count) if count else ()
+        yield SampledToken(int(survivors.ids[row, column]), listed)
 
 
-def _draw_columns(
-    weights: torch.Tensor, states: Sequence[SamplerState], numbers: int = FIRST
-) -> torch.Tensor:
-    """A column `[rows, 1]` for each row of `weights` `[rows, k]`, drawn in proportion to them.
+def _draw_column(cumulative: Numbers, state: SamplerState, numbers: int = FIRST) -> int:
+    """A column of `cumulative` weights `[k]`, drawn in proportion to the weights.
 
-    The cumulative weights are inverted at the row's next random number, so that a column without
-    weight is never drawn.
+    They are inverted at the row's next random number, so that a column without weight is never
+    drawn.
     """
-    cumulative = weights.cumsum(dim=-1)
-    drawn = [[uniform(state.seed, state.index, numbers)] for state in states]
     # NOTE: a number below 1 times the last sum stays below that sum in floating point too.
-    targets = torch.tensor(drawn, dtype=torch.float64) * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, targets, right=True)
+    target = uniform(state.seed, state.index, numbers) * cumulative[-1]
+    return int(cumulative.searchsorted(target, side="right"))
 
 
 def _softmax_top(
@@ -142,18 +143,19 @@ def _softmax_top(
     if num_probs == 0:
         return ()
     found = top_candidates(logits[None], num_probs)
-    best = found.logits[0, 0]
-    # NOTE: a sum in the order of the ids, not in a tree: the same bits in any batch.
-    total = ((logits.cpu().double() - best) / temperature).exp().cumsum(dim=-1)[-1]
-    probs = ((found.logits[0] - best) / temperature).exp() / total
-    return _listed(_rows(found, 0), probs, num_probs)
+    weights, best = weigh(logits, temperature)
+    total = float(weights.sum())
+    probs = np.exp((found.logits[0] - best) / temperature) / total
+    return _listed(found, probs, num_probs)
 
 
-def _listed(found: Candidates, probs: torch.Tensor, count: int) -> tuple[tuple[int, float], ...]:
+def _listed(found: Candidates, probs: Numbers, count: int) -> tuple[tuple[int, float], ...]:
     """The first `count` pairs of id and probability `[k]`, removed candidates left out."""
-    alive = int((found.logits[:count] > -math.inf).sum())
-    return tuple(zip(found.ids[:alive].tolist(), probs[:alive].tolist(), strict=True))
+    alive = int((found.logits[0, :count] > -math.inf).sum())
+    return tuple(zip(found.ids[0, :alive].tolist(), probs[:alive].tolist(), strict=True))
 
 
-def _rows(candidates: Candidates, rows: int | list[int]) -> Candidates:
-    return Candidates(candidates.logits[rows], candidates.ids[rows])
+def _rows(candidates: Candidates, rows: list[int]) -> Candidates:
+    logits, ids, whole = candidates
+    kept = None if whole is None else Whole(*(column[rows] for column in whole))
+    return Candidates(logits[rows], ids[rows], kept)

@@ -6,11 +6,13 @@ the whole vocabulary gives, for the chosen token and for the most likely ones.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 
 from libertai_engine.sampling.candidates import top_candidates
+from libertai_engine.sampling.weights import weigh
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +31,9 @@ class Opinion:
 
     def of(self, token_id: int, count: int) -> Logprobs:
         """The log-probabilities of `token_id` and of the `count` most likely tokens."""
-        values = self._logits.cpu().double()
-        best = values.max()
-        # NOTE: a sum in the order of the ids, not in a tree: the same bits in any batch.
-        total = best + (values - best).exp().cumsum(dim=-1)[-1].log()
-        chosen = float(values[token_id] - total)
+        weights, best = weigh(self._logits)
+        total = best + math.log(float(weights.sum()))
+        chosen = float(self._logits[token_id]) - total
         if count == 0:
             return Logprobs(chosen, ())
         found = top_candidates(self._logits[None], count)

@@ -9,33 +9,45 @@ from __future__ import annotations
 
 import math
 
-import torch
+import numpy as np
 
-from libertai_engine.sampling.candidates import Candidates
-from libertai_engine.sampling.transforms import keep_first, probabilities
+from libertai_engine.sampling.candidates import Candidates, Numbers
+from libertai_engine.sampling.transforms import Counts, keep_first, probabilities
 
 ESTIMATED = 100  # candidates the Zipf exponent is estimated from
 
 
-def mirostat_1(candidates: Candidates, mu: torch.Tensor, _min_keep: torch.Tensor) -> Candidates:
+def mirostat_1(candidates: Candidates, mu: Numbers, min_keep: Counts) -> Candidates:
     """Keep the `k` best, `k` from the estimated Zipf exponent of the distribution.
 
     The candidates have to be those of the whole vocabulary; `mu` is `[rows, 1]`.
     """
-    exponent = _zipf_exponent(candidates.logits)
-    size = math.log(candidates.logits.shape[-1])
-    epsilon = exponent - 1
-    # epsilon / (1 - vocab^-epsilon), which tends to 1 / log(vocab) for epsilon -> 0
-    curved = epsilon / -torch.expm1(-epsilon * size)
-    ratio = torch.where(epsilon.abs() < 1e-12, torch.full_like(epsilon, 1 / size), curved)
-    k = (ratio * torch.exp2(mu)) ** (1 / exponent)
-    return keep_first(candidates, k.nan_to_num(nan=1.0).floor().clamp_min(1))
+    whole = candidates.whole
+    size = candidates.logits.shape[-1] if whole is None else whole.size
+    return keep_first(candidates, zipf_count(candidates.logits, mu, size))
 
 
-def mirostat_2(candidates: Candidates, mu: torch.Tensor, _min_keep: torch.Tensor) -> Candidates:
+def zipf_count(logits: Numbers, mu: Numbers, size: Numbers | int) -> Numbers:
+    """How many of `size` tokens the first version keeps: `[rows, 1]`, at least 1.
+
+    `logits` `[rows, k]` are the best ones, of which it looks at no more than `ESTIMATED`.
+    """
+    with np.errstate(all="ignore"):  # NaN means one candidate, and infinity all of them
+        exponent = _zipf_exponent(logits)
+        epsilon = exponent - 1
+        # epsilon / (1 - vocab^-epsilon), which tends to 1 / log(vocab) for epsilon -> 0
+        curved = epsilon / -np.expm1(-epsilon * np.log(size))
+        ratio = np.where(np.abs(epsilon) < 1e-12, 1 / np.log(size), curved)
+        k = (ratio * np.exp2(mu)) ** (1 / exponent)
+    count: Numbers = np.maximum(np.floor(np.nan_to_num(k, nan=1.0, posinf=np.inf)), 1)
+    return count
+
+
+def mirostat_2(candidates: Candidates, mu: Numbers, min_keep: Counts) -> Candidates:
     """Keep the tokens whose surprise is at most `mu` `[rows, 1]` bits, the best one always."""
-    surprise = -probabilities(candidates.logits).log2()
-    return keep_first(candidates, (surprise <= mu).sum(dim=-1, keepdim=True).clamp_min(1))
+    with np.errstate(divide="ignore"):
+        surprise = -np.log2(probabilities(candidates))
+    return keep_first(candidates, np.maximum((surprise <= mu).sum(axis=-1, keepdims=True), 1))
 
 
 def next_mu(mu: float, *, tau: float, eta: float, probability: float) -> float:
@@ -43,17 +55,20 @@ def next_mu(mu: float, *, tau: float, eta: float, probability: float) -> float:
     return mu - eta * (-math.log2(probability) - tau)
 
 
-def _zipf_exponent(logits: torch.Tensor) -> torch.Tensor:
+def _zipf_exponent(logits: Numbers) -> Numbers:
     """Least squares slope of log probability over log rank, `[rows, 1]`; NaN for one candidate.
 
     With `t_i = ln((i + 2) / (i + 1))` and `b_i = ln(p_i / p_{i+1})`, a difference of logits:
     `sum t_i b_i / sum t_i^2`.
     """
     head = logits[:, :ESTIMATED]
-    steps = torch.arange(head.shape[-1] - 1, dtype=torch.float64)
-    t = ((steps + 2) / (steps + 1)).log()
-    is_pair = head[:, 1:] > -torch.inf
-    b = torch.where(is_pair, head[:, :-1] - head[:, 1:], 0.0)
-    above = (t * b).cumsum(dim=-1)[:, -1:]
-    below = torch.where(is_pair, t * t, 0.0).cumsum(dim=-1)[:, -1:]
-    return above / below
+    if head.shape[-1] == 1:
+        return np.full((len(head), 1), np.nan)
+    steps = np.arange(head.shape[-1] - 1, dtype=np.float64)
+    t = np.log((steps + 2) / (steps + 1))
+    is_pair = head[:, 1:] > -np.inf
+    b = np.where(is_pair, head[:, :-1] - head[:, 1:], 0.0)
+    above = (t * b).cumsum(axis=-1)[:, -1:]
+    below = np.where(is_pair, t * t, 0.0).cumsum(axis=-1)[:, -1:]
+    slope: Numbers = above / below
+    return slope

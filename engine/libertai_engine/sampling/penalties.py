@@ -124,7 +124,7 @@ def penalize(
 
 
 def _limited(values: Numbers) -> Numbers:
-    return np.clip(values, -LARGEST, LARGEST)
+    return np.minimum(np.maximum(values, -LARGEST), LARGEST)
 
 
 class Spots:
@@ -135,15 +135,15 @@ class Spots:
 
     def __init__(self, logits: torch.Tensor, rows: Ids, ids: Ids) -> None:
         self._logits = logits
-        self._where = (
-            torch.from_numpy(rows).to(logits.device),
-            torch.from_numpy(ids).to(logits.device),
-        )
+        self._rows, self._ids = rows, ids
 
     def read(self) -> Numbers:
         """The logits `[n]`."""
-        values: Numbers = self._logits[self._where].cpu().numpy().astype(np.float64)
-        return values
+        if self._is_near:  # NumPy's view of the same memory
+            near: Numbers = self._logits.numpy()[self._rows, self._ids].astype(np.float64)
+            return near
+        far: Numbers = self._logits[self._where].cpu().numpy().astype(np.float64)
+        return far
 
     def write(self, values: Numbers) -> None:
         """Set the logits to `values` `[n]`.
@@ -151,6 +151,17 @@ class Spots:
         NOTE: extreme settings must not make an infinite logit of a finite one, so these stop at
         the largest float32; -inf stays (a ban) and NaN stays for the sampler to find.
         """
-        limited = np.where(values == -np.inf, values, _limited(values))
-        new = torch.from_numpy(limited.astype(np.float32))
-        self._logits[self._where] = new.to(self._logits.device)
+        new = np.where(values == -np.inf, values, _limited(values)).astype(np.float32)
+        if self._is_near:
+            self._logits.numpy()[self._rows, self._ids] = new
+        else:
+            self._logits[self._where] = torch.from_numpy(new).to(self._logits.device)
+
+    @property
+    def _is_near(self) -> bool:
+        return self._logits.device.type == "cpu"
+
+    @property
+    def _where(self) -> tuple[torch.Tensor, torch.Tensor]:
+        device = self._logits.device
+        return torch.from_numpy(self._rows).to(device), torch.from_numpy(self._ids).to(device)

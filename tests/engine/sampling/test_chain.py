@@ -61,12 +61,15 @@ def test_mirostat_replaces_the_filters() -> None:
     [
         (plain(), Start.UNSORTED),
         (plain(temperature=0.5), Start.UNSORTED),
-        (plain(top_p=0.9), Start.HEAD),
-        (plain(min_p=0.9), Start.HEAD),
+        (plain(top_p=0.9), Start.CUT),
+        (plain(min_p=0.9), Start.CUT),
+        (plain(typical_p=0.9), Start.CUT),
+        (plain(top_n_sigma=1.0), Start.CUT),
         (plain(top_k=40), Start.BEST),
-        (plain(top_k=100_000), Start.SORTED),
+        (plain(top_k=100_000), Start.BEST),
         (plain(tfs_z=0.9, top_p=0.9), Start.SORTED),
-        (plain(mirostat=1), Start.SORTED),
+        (plain(mirostat=1), Start.CUT),
+        (plain(mirostat=2, temperature=0.5), Start.CUT),
     ],
 )
 def test_the_vocabulary_is_sorted_only_where_it_has_to_be(

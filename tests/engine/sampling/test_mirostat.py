@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
-import torch
 
-from libertai_engine.sampling.candidates import Candidates
+from libertai_engine.sampling.candidates import Candidates, Numbers
 from libertai_engine.sampling.mirostat import mirostat_1, mirostat_2, next_mu
 
-MIN_KEEP = torch.ones(1, 1)
+MIN_KEEP = np.ones((1, 1), np.int64)
 
 
 def candidates_of(weights: list[float]) -> Candidates:
     """Descending weights, which need not add up to 1."""
-    logits = torch.tensor([weights], dtype=torch.float64).log()
-    return Candidates(logits, torch.arange(len(weights))[None])
+    return Candidates(np.log([weights]), np.arange(len(weights))[None])
 
 
 def kept(candidates: Candidates) -> int:
@@ -24,9 +23,9 @@ def kept(candidates: Candidates) -> int:
     return int((candidates.logits > -math.inf).sum())
 
 
-def mu(value: float) -> torch.Tensor:
+def mu(value: float) -> Numbers:
     """The setting of a single row."""
-    return torch.tensor([[value]], dtype=torch.float64)
+    return np.array([[value]])
 
 
 @pytest.mark.parametrize(("bits", "count"), [(0.5, 1), (1.5, 1), (2.5, 2), (3.5, 4), (99, 4)])
@@ -62,7 +61,7 @@ def test_first_version_keeps_k_of_a_zipf_distribution(
 def test_first_version_is_defined_everywhere(bits: float) -> None:
     """A flat distribution, a single candidate and extreme mu keep between one and all."""
     assert 1 <= kept(mirostat_1(candidates_of([1.0] * 5), mu(bits), MIN_KEEP)) <= 5
-    only = Candidates(torch.tensor([[0.0, -math.inf]], dtype=torch.float64), torch.tensor([[0, 1]]))
+    only = Candidates(np.array([[0.0, -math.inf]]), np.array([[0, 1]]))
     assert kept(mirostat_1(only, mu(bits), MIN_KEEP)) == 1
 
 
