@@ -22,7 +22,7 @@ LAYERS: list[set[str]] = [
     {"config", "sampling_params"},
     {"kernels"},
     {"text", "sampling", "model", "grammar"},
-    {"answer_text"},
+    {"answer_text", "pacing"},
     {"prefixes", "sequence", "embedding_queue"},
     {"slots", "stream", "embeddings"},
     {"scheduler"},
