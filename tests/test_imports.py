@@ -19,7 +19,7 @@ CLIENT = ROOT / "libertai_llm"
 # Modules and leaf folders, lowest layer first; imports go to a lower layer only.
 LAYERS: list[set[str]] = [
     {"errors"},
-    {"config", "sampling_params"},
+    {"config", "sampling_params", "processors"},
     {"kernels"},
     {"text", "sampling", "model", "grammar"},
     {"answer_text", "pacing"},

@@ -30,10 +30,14 @@ class EngineConfig:
     """One engine: which model, on which device, with how many slots.
 
     `context_size` is the number of tokens *one* slot holds (0: what the model was trained for);
-    `batch_size` is the most tokens one step evaluates; `prefix_store_bytes` bounds the host memory
+    `batch_size` is the most tokens one step evaluates; while answers are being written, prompts may
+    add `prefill_ms` milliseconds to it (0: whatever fits); `prefix_store_bytes` bounds the host
+    memory
     that keeps prefixes which lost their slot, `feature_bytes` the device memory that keeps what
-    the model made of the latest images; `threads` is torch's number of CPU threads, one for
-    the whole process. With `forces_tokens`, text that a grammar leaves no choice about is
+    the model made of the latest images; `threads` is torch's number of CPU threads (None:
+    one for each core that the process may use) and `cpus` the processors that it runs on (None: as
+    it finds itself), both for the whole process.
+    With `forces_tokens`, text that a grammar leaves no choice about is
     appended at once instead of being sampled token by token. `kernels` says who multiplies on CPUs:
     code that is compiled on this machine ("native"; an error if that fails), torch's, or the first
     if it can be had ("auto"). Raises `InvalidRequest` naming the field.
@@ -46,7 +50,9 @@ class EngineConfig:
     context_size: int = 0
     num_slots: int = 4
     batch_size: int = 512
+    prefill_ms: int = 100
     threads: int | None = None
+    cpus: tuple[int, ...] | None = None
     max_queue: int = 64
     prefix_store_bytes: int = 1 << 30
     feature_bytes: int = 1 << 28
@@ -62,6 +68,7 @@ class EngineConfig:
         _require(is_size, "context_size", f"must be 0 or at least {MIN_CONTEXT}")
         _require(self.num_slots >= 1, "num_slots", "must be at least 1")
         _require(self.batch_size >= 1, "batch_size", "must be at least 1")
+        _require(self.prefill_ms >= 0, "prefill_ms", "must be at least 0")
         _require(self.threads is None or self.threads >= 1, "threads", "must be at least 1")
         _require(self.max_queue >= 1, "max_queue", "must be at least 1")
         _require(self.prefix_store_bytes >= 0, "prefix_store_bytes", "must be at least 0")

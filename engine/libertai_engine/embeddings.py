@@ -21,6 +21,7 @@ from libertai_engine.embedding_queue import EmbeddingTotals, EmbeddingWorker, Ro
 from libertai_engine.errors import EngineUnavailable, InvalidRequest
 from libertai_engine.model.encoder import LoadedEncoder, load_encoder, share_encoder
 from libertai_engine.model.loader import LoadedModel
+from libertai_engine.processors import settle
 from libertai_engine.text.passages import PassageTokenizer
 
 # Small batches stay in a CPU's caches; a GPU wants to be filled.
@@ -137,8 +138,7 @@ def load_embedder(
     goes to stderr; by default only if that is a terminal. Raises `ModelLoadError`.
     """
     config = EmbeddingConfig(model=config) if isinstance(config, str) else config
-    if config.threads is not None:  # NOTE: torch knows one number for the whole process
-        torch.set_num_threads(config.threads)
+    settle(config.threads, None)
     if chat_model is not None:
         return Embedder(share_encoder(chat_model, config), config)
     loaded = load_encoder(config, progress=sys.stderr.isatty() if progress is None else progress)

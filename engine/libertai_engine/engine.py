@@ -16,8 +16,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
-
 from libertai_engine.config import EngineConfig
 from libertai_engine.errors import (
     ContextOverflow,
@@ -34,6 +32,7 @@ from libertai_engine.model.runner import ModelRunner
 from libertai_engine.model.slot_file import SlotFile, read_slot_file, write_slot_file
 from libertai_engine.model.vision import Vision
 from libertai_engine.prefixes import StoredPrefix
+from libertai_engine.processors import settle
 from libertai_engine.sequence import Request, Sequence
 from libertai_engine.slots import SlotPool
 from libertai_engine.stream import Stream
@@ -248,8 +247,7 @@ def load_engine(config: EngineConfig | str, *, progress: bool | None = None) -> 
     Raises `ModelLoadError` saying what is wrong with the model.
     """
     config = EngineConfig(model=config) if isinstance(config, str) else config
-    if config.threads is not None:  # NOTE: torch knows one number for the whole process
-        torch.set_num_threads(config.threads)
+    settle(config.threads, config.cpus)
     model = load_model(config, progress=sys.stderr.isatty() if progress is None else progress)
     eyes = model.vision if isinstance(model.vision, Vision) else None
     runner = ModelRunner(

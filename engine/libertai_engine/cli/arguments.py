@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from libertai_engine.config import DTYPES, KERNELS, EngineConfig
 from libertai_engine.errors import InvalidRequest
+from libertai_engine.processors import read_processors
 from libertai_engine.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
@@ -69,8 +70,16 @@ def add_engine(parser: ArgumentParser) -> None:
     group.add_argument(
         "-c", "--ctx-size", type=int, metavar="N", help="tokens of context in each slot"
     )
-    group.add_argument("-t", "--threads", type=int, metavar="N", help="CPU threads")
+    group.add_argument(
+        "-t", "--threads", type=int, metavar="N", help="CPU threads (default: one a core)"
+    )
+    group.add_argument(
+        "--cpus", type=processors, metavar="LIST", help="run on these processors only, as in 0-3,6"
+    )
     group.add_argument("-b", "--batch-size", type=int, metavar="N", help="tokens a step, at most")
+    group.add_argument(
+        "--prefill-ms", type=int, metavar="N", help="milliseconds a step, at most, that prompts add"
+    )
     group.add_argument("--dtype", choices=DTYPES, help="type of the weights (default: auto)")
     group.add_argument("--device", metavar="NAME", help="cpu, cuda or cuda:N (default: auto)")
     group.add_argument(
@@ -86,7 +95,9 @@ def engine_config(args: Namespace, model: str, **more: Any) -> EngineConfig:
     given = {
         "context_size": args.ctx_size,
         "threads": args.threads,
+        "cpus": args.cpus,
         "batch_size": args.batch_size,
+        "prefill_ms": args.prefill_ms,
         "dtype": args.dtype,
         "device": args.device,
         "kernels": args.kernels,
@@ -178,6 +189,14 @@ def folder(path: str) -> Path:
     if not Path(path).is_dir():
         raise argparse.ArgumentTypeError(f"no folder at {path!r}")
     return Path(path)
+
+
+def processors(text: str) -> tuple[int, ...]:
+    """Numbers of processors, as Linux writes them."""
+    try:
+        return read_processors(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of processors") from None
 
 
 def keys_of(text: str) -> list[str]:
