@@ -24,12 +24,13 @@ from sentence_transformers import SentenceTransformer
 from tqdm import tqdm
 
 from libertai_llm import Client
-from report import COLORS, machine
+from machine import machine
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results"
 HEAD = ("work", "ours, texts/s", "theirs, texts/s", "ratio of medians", "range", "apart at most")
 OURS, PEER = "libertai-engine", "sentence-transformers"
+COLORS = ("#2563a8", "#c9c9c9")
 
 Embed = Callable[[list[str]], Any]
 
@@ -137,7 +138,7 @@ def draw(rows: Sequence[Row], path: Path, subtitle: str) -> None:
     from matplotlib import pyplot
 
     figure, axis = pyplot.subplots(figsize=(9, 4.5), layout="constrained")
-    colors = list(COLORS.values())
+    colors = list(COLORS)
     for offset, name, key, color in (
         (-0.2, OURS, "ours", colors[0]),
         (0.2, PEER, "peer", colors[1]),

@@ -18,15 +18,13 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
@@ -37,11 +35,10 @@ from libertai_engine.model.batch import Batch
 from libertai_engine.model.loader import load_model
 from libertai_engine.model.runner import ModelRunner
 from libertai_engine.text.tokenizer import Tokenizer
-from report import machine
+from machine import machine
+from vocabulary import train_tokenizer
 
 SIZES = (2048, 32_000, 128_256)
-CORPUS_BYTES = 32 << 20
-EOS = "<|endoftext|>"
 GREEDY = SamplingParams(temperature=0.0, repeat_penalty=1.0)
 PROMPT = "Fill in the form:\n"
 JSON_GBNF = r"""
@@ -119,34 +116,6 @@ class Filling:
     def gain(self) -> float:
         """How many times faster it is with forced text."""
         return self.seconds_sampled / self.seconds_forced
-
-
-def corpus() -> Iterator[str]:
-    """Texts of the Python installation, up to `CORPUS_BYTES`."""
-    left = CORPUS_BYTES
-    for folder in (Path(json.__file__).parents[1], Path(torch.__file__).parents[1]):
-        for path in sorted(folder.rglob("*.py")):
-            if left <= 0:
-                return
-            text = path.read_text(errors="replace")
-            left -= len(text)
-            yield text
-
-
-def train_tokenizer(size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE of `size` tokens."""
-    backend = Backend(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=[EOS],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-        max_token_length=32,
-    )
-    backend.train_from_iterator(corpus(), trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=EOS)
 
 
 def save_model(folder: Path, tokenizer: PreTrainedTokenizerFast) -> Path:

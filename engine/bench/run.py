@@ -1,79 +1,115 @@
-"""`make bench`: decode and prefill against transformers' `generate`, and the time imports take.
+"""`make bench`: speed beside llama.cpp, transformers and the limits of the machine.
 
-Run: python engine/bench/run.py [--quick] [--rounds N] [--dtype fp32|bf16] [--out FOLDER]
-In: flags. Out: a table on the terminal; speed.md, speed.json and speed.png in the folder.
+Run: python engine/bench/run.py [--quick] [--only GROUP …] [--model 60M …] [--precision bf16 …]
+In: flags. Out: speed.md, speed.json and speed_GROUP.png in the folder; with `--only` the figures of
+other groups stay as an earlier run left them.
+
+The models are made on the spot, with random weights: 9 GB of disk for all three, kept for the next
+run in `--models`. A full run takes about half an hour on two cores, `--quick` two minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-import tempfile
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where the engine lies, if it is not installed
 
 from tqdm import tqdm
-from transformers.utils.logging import disable_progress_bar
 
-import import_time
-import models
-from contest import Case, Result, contest
-from report import save, summarize, to_table
+from machine import described
+from speed import plots, record, tables
+from speed.cases import GROUPS
+from speed.contest import Terms, run
+from speed.shapes import SHAPES
 
 RESULTS = Path(__file__).parent / "results"
-DTYPES = ("fp32", "bf16")
-CASES = [
-    Case(kind=kind, streams=streams, prompt=prompt, new=new)
-    for kind, prompt, new in (("decode", 16, 64), ("prefill", 384, 1))
-    for streams in (1, 4)
-]
+PRECISIONS = ("fp32", "bf16", "int8", "int4")
+PEERS = ("llama.cpp", "generate", "generate_batch")
+HINT = """llama.cpp is not here, so nobody to compare integer weights with. To install it:
+  CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON \\
+    -DGGML_AVX512=ON -DGGML_AVX512_VBMI=ON -DGGML_AVX512_VNNI=ON -DGGML_AVX512_BF16=ON \\
+    -DGGML_AMX_TILE=OFF" pip install llama-cpp-python
+(leave out what the processor does not have; -DGGML_NATIVE=ON alone finds out by itself)"""
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The flags."""
-    parser = argparse.ArgumentParser(description="Speed against transformers' generate.")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds a case (default 7)")
-    parser.add_argument("--quick", action="store_true", help="two rounds, fp32 only")
-    parser.add_argument("--dtype", action="append", choices=DTYPES, help="default: both")
+    parser = argparse.ArgumentParser(description="Speed beside peers and limits.")
+    parser.add_argument("--quick", action="store_true", help="the smallest model, two rounds")
+    parser.add_argument("--only", action="append", choices=list(GROUPS), help="these groups")
+    parser.add_argument("--model", action="append", choices=list(SHAPES), help="default: all")
+    parser.add_argument("--precision", action="append", choices=PRECISIONS, help="default: all")
+    parser.add_argument(
+        "--without", action="append", choices=PEERS, default=[], help="no such peer"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of a case (default 5)")
+    parser.add_argument(
+        "--seconds", type=float, default=40, help="a case ends after a round at this age"
+    )
+    parser.add_argument("--threads", type=int, default=_num_cores(), help="of every side")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the files")
-    args = parser.parse_args()
+    parser.add_argument("--models", type=Path, default=RESULTS / "models", help="their folder")
+    args = parser.parse_args(argv)
     if args.quick:
-        args.rounds, args.dtype = 2, args.dtype or ["fp32"]
+        args.rounds, args.seconds = min(args.rounds, 2), min(args.seconds, 8.0)
+        args.model = args.model or ["60M"]
+    args.model = [name for name in SHAPES if name in (args.model or SHAPES)]
+    args.precision = [each for each in PRECISIONS if each in (args.precision or PRECISIONS)]
     return args
 
 
-def run(args: argparse.Namespace) -> list[Result]:
-    """Every model with every dtype."""
-    dtypes: list[Any] = args.dtype or list(DTYPES)
-    results = []
-    with tempfile.TemporaryDirectory() as folder:
-        random_llama = models.make_random_llama(Path(folder))
-        folders = {"demo model": models.demo_folder(), "random Llama, 60M": random_llama}
-        total = len(folders) * len(dtypes) * len(CASES) * (args.rounds + 1)
-        with tqdm(total=total, unit="round", dynamic_ncols=True, mininterval=1) as bar:
-
-            def tick(label: str) -> None:
-                bar.set_description(label)
-                bar.update()
-
-            for name, path in folders.items():
-                for dtype in dtypes:
-                    results += contest(name, path, dtype, CASES, num_rounds=args.rounds, tick=tick)
-    return results
+def _num_cores() -> int:
+    has_affinity = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
 
 
-def main() -> int:
-    """Run both benchmarks; the exit code is that of the import limit."""
-    args = parse_args()
-    disable_progress_bar()  # ours is enough
-    print("Import time, fresh interpreters:")
-    code = import_time.main()
-    print("\nSpeed, in turns with transformers' generate:")
-    rows = [summarize(result) for result in run(args)]
-    print(f"\n{to_table(rows)}\n")
-    for path in save(rows, args.out):
+def measure(args: argparse.Namespace) -> record.Report:
+    """All cases that were asked for, with a bar that names the latest."""
+    cases = [
+        case for name in args.only or GROUPS for case in GROUPS[name](args.model, args.precision)
+    ]
+    args.models.mkdir(parents=True, exist_ok=True)
+    terms = Terms(
+        rounds=args.rounds,
+        seconds=args.seconds,
+        threads=args.threads,
+        folder=args.models,
+        peers=frozenset(PEERS) - set(args.without),
+    )
+    with tqdm(total=len(cases), unit="case", dynamic_ncols=True) as bar:
+
+        def tick(label: str) -> None:
+            bar.set_postfix_str(label)
+            bar.update()
+
+        return run(cases, terms, described(args.threads), tick)
+
+
+def save(report: record.Report, folder: Path) -> list[Path]:
+    """Write the report and, if there is an earlier one, what that knows besides."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data, text = folder / "speed.json", folder / "speed.md"
+    if data.exists():
+        report = record.read(data).updated(report)
+    record.write(report, data)
+    text.write_text(tables.page(report))
+    return [data, text, *plots.draw(report, folder)]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, write, print; 0."""
+    args = parse_args(argv)
+    if find_spec("llama_cpp") is None:
+        print(HINT, file=sys.stderr)
+    report = measure(args)
+    print(tables.page(report))
+    for path in save(report, args.out):
         print(f"written: {path}")
-    return code
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,64 @@
+"""One stream: how fast a prompt is read, how fast an answer is written, by precision.
+
+In: sizes and precisions. Out: cases of a prompt and an answer, beside the machine's limits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from speed.plan import Case, Place, Setup
+from speed.record import LIMIT, Readings
+from speed.sides.base import Answer, Work
+
+SIDES = ("libertai", "llama.cpp", "generate", "limits")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneAnswer:
+    """A prompt of `prompt` tokens, answered with `new` ones."""
+
+    setup: Setup
+    prompt: int
+    new: int
+    group: str = "answers"
+    x: float | None = None
+
+    @property
+    def label(self) -> str:
+        """Sizes."""
+        return f"{self.prompt} + {self.new} tokens"
+
+    def run(self, place: Place) -> Readings:
+        """The same prompt for all."""
+        work = Work(prompts=[place.prompt(self.setup.shape, self.prompt)], new=self.new)
+        prefill, decode = {}, {}
+        for name, side in place.sides.items():
+            if name != "limits":
+                answer: Answer = side.answer(work)
+                prefill[name], decode[name] = self.prompt / answer.first(), answer.rate()
+        if "limits" in place.sides:
+            prefill[LIMIT], decode[LIMIT] = limits_of(self.setup, place)
+        return {"prefill": prefill, "decode": decode}
+
+
+def limits_of(setup: Setup, place: Place) -> tuple[float, float]:
+    """Tokens a second of prompts and of one stream that the machine allows at most."""
+    limits = place.sides["limits"]
+    flop: float = limits.call("throughput", setup.precision)
+    num_bytes: float = limits.call("bandwidth")
+    return flop / setup.shape.matrix_flop, num_bytes / setup.bytes_a_step
+
+
+def cases(models: list[str], precisions: list[str]) -> list[Case]:
+    """fp32 with the smallest model only."""
+    return [
+        OneAnswer(
+            setup=Setup(model=model, precision=precision, sides=SIDES),
+            prompt=256,
+            new=32 if model == "60M" else 16,
+        )
+        for model in models
+        for precision in precisions
+        if precision != "fp32" or model == "60M"
+    ]

@@ -1,0 +1,1 @@
+"""Who is measured: each side is a class that runs in a process of its own."""
