@@ -11,9 +11,12 @@ from typing import Literal
 
 from libertai_engine.errors import InvalidRequest
 
-Dtype = Literal["auto", "fp32", "bf16"]
+Dtype = Literal["auto", "fp32", "bf16", "int8", "int4"]
 MIN_CONTEXT = 4  # tokens that have to be free to go when a full context is shifted
-DTYPES: tuple[Dtype, ...] = ("auto", "fp32", "bf16")
+DTYPES: tuple[Dtype, ...] = ("auto", "fp32", "bf16", "int8", "int4")
+DENSE_DTYPES: tuple[Dtype, ...] = ("auto", "fp32", "bf16")
+Precision = Literal["int8", "int4"]  # of weights that became codes
+PRECISIONS: tuple[Precision, ...] = ("int8", "int4")
 Kernels = Literal["auto", "native", "torch"]
 KERNELS: tuple[Kernels, ...] = ("auto", "native", "torch")
 Pooling = Literal["auto", "mean", "cls", "last", "max"]
@@ -40,7 +43,9 @@ class EngineConfig:
     With `forces_tokens`, text that a grammar leaves no choice about is
     appended at once instead of being sampled token by token. `kernels` says who multiplies on CPUs:
     code that is compiled on this machine ("native"; an error if that fails), torch's, or the first
-    if it can be had ("auto"). Raises `InvalidRequest` naming the field.
+    if it can be had ("auto"). Where `dtype` is int8 or int4, the weights are quantized when they are
+    loaded, and with `measures_quality` a text is read before and after. Raises `InvalidRequest`
+    naming the field.
     """
 
     model: str = "demo"
@@ -60,6 +65,7 @@ class EngineConfig:
     slot_folder: Path | None = None
     forces_tokens: bool = True
     kernels: Kernels = "auto"
+    measures_quality: bool = True
 
     def __post_init__(self) -> None:
         _require(bool(self.model), "model", "must name a folder, a hub id, a GGUF file or 'demo'")
@@ -99,7 +105,7 @@ class EmbeddingConfig:
 
     def __post_init__(self) -> None:
         _require(bool(self.model), "model", "must name a folder, a hub id or a GGUF file")
-        _require(self.dtype in DTYPES, "dtype", f"must be one of {', '.join(DTYPES)}")
+        _require(self.dtype in DENSE_DTYPES, "dtype", f"must be one of {', '.join(DENSE_DTYPES)}")
         _require(self.pooling in POOLINGS, "pooling", f"must be one of {', '.join(POOLINGS)}")
         _require(self.context_size >= 0, "context_size", "must be at least 0")
         _require(self.batch_tokens >= 0, "batch_tokens", "must be at least 0")

@@ -91,7 +91,7 @@ def test_info_names_what_a_model_is(tiny_model: Path, capsys: pytest.CaptureFixt
     assert table["architecture"] == "LlamaForCausalLM"
     assert table["context"] == "512 tokens"
     assert table["vocabulary"] == "400 tokens"
-    assert table["KV cache"] == "384 bytes a token"
+    assert table["KV cache"] == "384 bytes a token, float32"
     assert table["end of answer"] == "2, 399"
 
 

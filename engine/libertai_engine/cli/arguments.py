@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace, _ActionsContainer
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -88,6 +88,17 @@ def add_engine(parser: ArgumentParser) -> None:
         help="who multiplies on CPUs (default: auto)",
     )
     group.add_argument("--offline", action="store_true", help="never look for models on the net")
+    add_quality(group)
+
+
+def add_quality(group: _ActionsContainer) -> None:
+    """Whether to find out what quantizing costs."""
+    group.add_argument(
+        "--no-quality",
+        action="store_false",
+        dest="measures_quality",
+        help="do not read a text before and after quantizing",
+    )
 
 
 def engine_config(args: Namespace, model: str, **more: Any) -> EngineConfig:
@@ -101,6 +112,7 @@ def engine_config(args: Namespace, model: str, **more: Any) -> EngineConfig:
         "dtype": args.dtype,
         "device": args.device,
         "kernels": args.kernels,
+        "measures_quality": args.measures_quality,
         **more,
     }
     values = {name: value for name, value in given.items() if value is not None}

@@ -49,12 +49,24 @@ def describe(model: LoadedModel) -> dict[str, Any]:
         "architecture": type(model.module).__name__,
         "parameters": f"{model.num_parameters:,}",
         "weights": f"{model.size_bytes / 2**20:,.1f} MiB",
-        "dtype": str(model.dtype).removeprefix("torch."),
+        **describe_quantization(model),
         "device": model.device,
         "context": f"{model.train_context:,} tokens",
         "vocabulary": f"{tokenizer.vocab_size:,} tokens",
         "special tokens": ", ".join(f"{name} {text!r}" for name, text in special.items() if text),
         "end of answer": ", ".join(map(str, sorted(tokenizer.eos_ids))),
         "chat template": "yes" if tokenizer.chat_template else "none (ChatML is used)",
-        "KV cache": f"{runner.cache_nbytes // PROBE_TOKENS:,} bytes a token",
+        "KV cache": f"{runner.cache_nbytes // PROBE_TOKENS:,} bytes a token, {model.dtype_name}",
+    }
+
+
+def describe_quantization(model: LoadedModel) -> dict[str, Any]:
+    """The number format of the weights, and for a quantized model what became of it."""
+    told = model.quantization
+    if told is None:
+        return {"dtype": model.dtype_name}
+    return {
+        "dtype": f"{told.precision}, {model.dtype_name} between the layers",
+        "quantized": f"{told.num_matrices} matrices, {told.sizes}",
+        "quality": told.quality or "not measured",
     }

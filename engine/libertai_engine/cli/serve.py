@@ -11,7 +11,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from libertai_engine.cli import arguments
-from libertai_engine.config import POOLINGS, EmbeddingConfig, EngineConfig, ServerConfig
+from libertai_engine.config import POOLINGS, PRECISIONS, EmbeddingConfig, EngineConfig, ServerConfig
 
 if TYPE_CHECKING:
     from libertai_engine.api import CompletionAPI
@@ -142,7 +142,8 @@ def embedding_config(args: Namespace) -> EmbeddingConfig | None:
     given = {
         "alias": args.embedding_alias or (args.alias if args.embedding else None),
         "pooling": args.pooling,
-        "dtype": args.dtype,
+        # NOTE: embedding models are not quantized; one beside a chat model that is may differ.
+        "dtype": None if args.dtype in PRECISIONS and not args.embedding else args.dtype,
         "device": args.device,
         "threads": args.threads,
         "context_size": args.ctx_size if args.embedding else None,
@@ -264,7 +265,7 @@ def describe(engine: Engine) -> str:
     if engine.model is None:
         return line
     model = engine.model
-    dtype = str(model.dtype).removeprefix("torch.")
+    dtype = model.quantization.precision if model.quantization else model.dtype_name
     return f"{line}, {model.num_parameters / 1e6:,.1f} M parameters, {dtype} on {model.device}"
 
 

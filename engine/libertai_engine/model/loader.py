@@ -27,6 +27,7 @@ from transformers import (
 
 from libertai_engine.config import EngineConfig
 from libertai_engine.errors import InvalidRequest, ModelLoadError
+from libertai_engine.kernels.library import Library, choose
 from libertai_engine.model.images import Blindness
 from libertai_engine.model.loading import (
     as_load_error,
@@ -39,7 +40,18 @@ from libertai_engine.model.loading import (
 )
 from libertai_engine.model.parts import has_vision_tower
 from libertai_engine.model.probe import check_model
-from libertai_engine.model.source import ModelSource, check_files, count_elements, find_source
+from libertai_engine.model.quality import text_ids
+from libertai_engine.model.quantization import Quantization, count_bytes, count_parameters
+from libertai_engine.model.quantized_file import entry_of, pick_precision
+from libertai_engine.model.quantized_file import load as load_quantized
+from libertai_engine.model.reduction import reduce, take, tell
+from libertai_engine.model.source import (
+    ModelSource,
+    check_files,
+    count_elements,
+    fetch_folder,
+    find_source,
+)
 from libertai_engine.model.vision import Vision
 from libertai_engine.model.vision_probe import Blind, check_forward, check_vision
 from libertai_engine.sampling_params import SamplingParams
@@ -80,32 +92,66 @@ class LoadedModel:
     eos_ids: frozenset[int]
     device: torch.device
     dtype: torch.dtype
+    quantization: Quantization | None
     num_parameters: int
     size_bytes: int
     train_context: int
     vision: Vision | Blindness | None
     sampling: Mapping[str, float]
 
+    @property
+    def dtype_name(self) -> str:
+        """`dtype` in one word, such as float32."""
+        return str(self.dtype).removeprefix("torch.")
 
-def load_model(config: EngineConfig, *, progress: bool = True) -> LoadedModel:
+
+def load_model(
+    config: EngineConfig, *, progress: bool = True, is_for_saving: bool = False
+) -> LoadedModel:
     """Load `config.model` and check that it can serve; a progress bar goes to stderr.
 
-    The network is used for a hub id only, and not then with `local_files_only`. Raises
+    The network is used for a hub id only, and not then with `local_files_only`. A quantized model
+    that `is_for_saving` keeps the order of its weights, even if it is slow in it. Raises
     `ModelLoadError`, or `InvalidRequest` for a device that does not exist in general.
     """
     source = find_source(config.model)
     if source.is_local:
         check_files(source)
     device = pick_device(config.device)
-    dtype = pick_dtype(config.dtype, device)
     with as_load_error(source), transformers_output(progress):
         where = {"local_files_only": source.is_local or config.local_files_only}
         hf_config = _load_config(source, where)
+        entry = entry_of(source, hf_config)
+        precision = pick_precision(source, config.dtype, hf_config, entry)
+        dtype = torch.bfloat16 if precision else pick_dtype(config.dtype, device)
         tokenizer = load_tokenizer(source, hf_config, where)
-        module = _load_module(source, hf_config, dtype, where).to(device)
-        has_eyes = has_vision_tower(hf_config)
+        if entry is None:
+            module = _load_module(source, hf_config, dtype, where)
+        else:
+            folder = fetch_folder(source, local_files_only=config.local_files_only)
+            module = load_quantized(folder, hf_config, _auto_class(hf_config), entry)
+        module = module.to(device)
+        has_eyes = has_vision_tower(module.config)
         vision = _load_vision(source, module, tokenizer, where) if has_eyes else None
+        quantization = None
+        if precision is not None:
+            chosen = choose(config.kernels) if device.type == "cpu" else None
+            library = chosen if isinstance(chosen, Library) else None
+            if entry is not None:
+                quantization = take(module, entry, library)
+            else:
+                text = text_ids(tokenizer, _train_context(module.config))
+                quantization = reduce(
+                    module,
+                    precision,
+                    library,
+                    text if config.measures_quality else (),
+                    keeps_order=is_for_saving,
+                    progress=progress,
+                )
         check_model(module)
+    if quantization is not None:
+        tell(quantization)
     return LoadedModel(
         module=module,
         tokenizer=tokenizer,
@@ -115,8 +161,9 @@ def load_model(config: EngineConfig, *, progress: bool = True) -> LoadedModel:
         eos_ids=_eos_ids(module, tokenizer),
         device=device,
         dtype=dtype,
-        num_parameters=sum(p.numel() for p in module.parameters()),
-        size_bytes=sum(p.nbytes for p in module.parameters()),
+        quantization=quantization,
+        num_parameters=count_parameters(module),
+        size_bytes=count_bytes(module),
         train_context=_train_context(module.config),
         vision=vision,
         sampling=_sampling(module),

@@ -105,7 +105,7 @@ def count_elements(source: ModelSource) -> int | None:
 
 def _tensors(folder: Path) -> Iterator[tuple[int, ...]]:
     """Shapes of all tensors in a checkpoint; every header is read and checked on the way."""
-    for path in _weight_files(folder):
+    for path in weight_files(folder):
         try:
             with safe_open(path, framework="pt") as weights:
                 for name in weights.keys():  # noqa: SIM118 - not a mapping
@@ -114,7 +114,8 @@ def _tensors(folder: Path) -> Iterator[tuple[int, ...]]:
             raise ModelLoadError(f"{path} is corrupt or cut off: {error}") from error
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model's folder. Raises `ModelLoadError` if there are none."""
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
     index = folder / "model.safetensors.index.json"

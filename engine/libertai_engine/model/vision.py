@@ -11,6 +11,7 @@ import inspect
 import logging
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -50,6 +51,10 @@ class Vision:
         self._max_waiting = max_waiting
         self._lock = threading.Lock()
         self._read: WeakValueDictionary[bytes, PromptImage] = WeakValueDictionary()
+
+    def save(self, folder: Path) -> None:
+        """Write the settings of the image processor to a model's folder."""
+        self._processor.save_pretrained(folder)
 
     def read(self, data: bytes) -> PromptImage:
         """The image in `data`, decoded and brought to the size that the model looks at.
