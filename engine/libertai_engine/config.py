@@ -12,6 +12,7 @@ from typing import Literal
 from libertai_engine.errors import InvalidRequest
 
 Dtype = Literal["auto", "fp32", "bf16", "int8", "int4"]
+MAX_DRAFT = 15  # with the token before them, what small steps of a CPU are good at
 MIN_CONTEXT = 4  # tokens that have to be free to go when a full context is shifted
 DTYPES: tuple[Dtype, ...] = ("auto", "fp32", "bf16", "int8", "int4")
 DENSE_DTYPES: tuple[Dtype, ...] = ("auto", "fp32", "bf16")
@@ -41,7 +42,9 @@ class EngineConfig:
     one for each core that the process may use) and `cpus` the processors that it runs on (None: as
     it finds itself), both for the whole process.
     With `forces_tokens`, text that a grammar leaves no choice about is
-    appended at once instead of being sampled token by token. `kernels` says who multiplies on CPUs:
+    appended at once instead of being sampled token by token. Up to `max_draft` tokens of an answer
+    are guessed ahead in a step, where that saves time (0: never).
+    `kernels` says who multiplies on CPUs:
     code that is compiled on this machine ("native"; an error if that fails), torch's, or the first
     if it can be had ("auto"). Where `dtype` is int8 or int4, the weights are quantized when they are
     loaded, and with `measures_quality` a text is read before and after. Raises `InvalidRequest`
@@ -64,6 +67,7 @@ class EngineConfig:
     local_files_only: bool = False
     slot_folder: Path | None = None
     forces_tokens: bool = True
+    max_draft: int = MAX_DRAFT
     kernels: Kernels = "auto"
     measures_quality: bool = True
 
@@ -78,6 +82,7 @@ class EngineConfig:
         _require(self.threads is None or self.threads >= 1, "threads", "must be at least 1")
         _require(self.max_queue >= 1, "max_queue", "must be at least 1")
         _require(self.prefix_store_bytes >= 0, "prefix_store_bytes", "must be at least 0")
+        _require(self.max_draft >= 0, "max_draft", "must be at least 0")
         _require(self.feature_bytes >= 0, "feature_bytes", "must be at least 0")
         _require(self.kernels in KERNELS, "kernels", f"must be one of {', '.join(KERNELS)}")
 

@@ -35,10 +35,12 @@ from libertai_engine.prefixes import StoredPrefix
 from libertai_engine.processors import settle
 from libertai_engine.sequence import Request, Sequence
 from libertai_engine.slots import SlotPool
+from libertai_engine.speculation import AdaptiveSpeculator, Speculator
+from libertai_engine.stepper import Runner
 from libertai_engine.stream import Stream
 from libertai_engine.tally import Totals
 from libertai_engine.text.tokenizer import Tokenizer
-from libertai_engine.worker import Load, Runner, SlotStatus, Worker
+from libertai_engine.worker import Load, SlotStatus, Worker
 
 
 class Engine:
@@ -50,8 +52,14 @@ class Engine:
     """
 
     def __init__(
-        self, runner: Runner, tokenizer: Tokenizer, config: EngineConfig, model: LoadedModel | None
+        self,
+        runner: Runner,
+        tokenizer: Tokenizer,
+        config: EngineConfig,
+        model: LoadedModel | None,
+        speculator: Speculator | None = None,
     ) -> None:
+        """`speculator` drafts in place of the one that `config` asks for."""
         self.tokenizer = tokenizer
         self.config = config
         self.model = model
@@ -66,6 +74,7 @@ class Engine:
             batch_size=config.batch_size,
             max_queue=config.max_queue,
             store_bytes=config.prefix_store_bytes,
+            speculator=speculator or _speculator(config),
         )
         self.grammars = GrammarCompiler(partial(token_vocabulary, tokenizer, runner.vocab_size))
         self._finalizer = weakref.finalize(self, self._worker.close)
@@ -237,6 +246,10 @@ class Engine:
     def _may_outgrow(self, request: Request) -> bool:
         limit = request.max_tokens
         return limit is not None and len(request.prompt_ids) + limit > self.context_size
+
+
+def _speculator(config: EngineConfig) -> Speculator | None:
+    return AdaptiveSpeculator(config.max_draft) if config.max_draft else None
 
 
 def load_engine(config: EngineConfig | str, *, progress: bool | None = None) -> Engine:

@@ -79,6 +79,8 @@ class _EngineCollector(Collector):
             "prompt_seconds": (totals.prompt_seconds, "Seconds spent on prompts."),
             "tokens_predicted": (totals.num_generated, "Tokens generated."),
             "tokens_predicted_seconds": (totals.generation_seconds, "Seconds spent on generating."),
+            "draft_tokens": (totals.num_drafted, "Tokens guessed ahead."),
+            "draft_tokens_accepted": (totals.num_accepted, "Tokens guessed ahead and right."),
             "n_decode": (totals.num_steps, "Steps of the model."),
         }
         for name, (value, text) in counters.items():  # their names get `_total` at the end

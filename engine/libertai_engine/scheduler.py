@@ -1,7 +1,7 @@
 """Who runs this step: the waiting queue, the running set, and the batch made of them.
 
-In: sequences. Out: a `Batch` with one decode token from every running sequence and prefill chunks
-in what is left of the token budget. No tensors here.
+In: sequences. Out: a `Batch` with one decode token from every running sequence, what was drafted
+behind it, and prefill chunks in what is left of the token budget. No tensors here.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from typing import Any
 from libertai_engine.model.batch import Batch, Row
 from libertai_engine.sequence import Sequence
 from libertai_engine.slots import Slot, SlotPool
+from libertai_engine.speculation import Speculator
+
+DRAFT_SHARE = 32  # beside prompts, drafts get one token in so many
 
 
 @dataclass(slots=True, eq=False)
@@ -28,31 +31,44 @@ class Running:
         """Tokens that are not in the lane yet: 1 while decoding."""
         return len(self.sequence.token_ids) - len(self.slot.token_ids)
 
-    def row(self, max_tokens: int) -> Row:
-        """The next tokens to evaluate, at most `max_tokens`."""
+    def row(self, max_tokens: int, draft: tuple[int, ...] = ()) -> Row:
+        """The next tokens to evaluate, at most `max_tokens`, and `draft` behind the last of all."""
         start = len(self.slot.token_ids)
         token_ids = tuple(self.sequence.token_ids[start : start + max_tokens])
         is_complete = len(token_ids) == self.num_left
-        num_logits = int(is_complete and not self.sequence.is_prefill_only)
+        wants_logits = is_complete and not self.sequence.is_prefill_only
         return Row(
-            self.slot.index, start, token_ids, num_logits, images=self.sequence.request.images
+            self.slot.index,
+            start,
+            (*token_ids, *draft),
+            1 + len(draft) if wants_logits else 0,
+            images=self.sequence.request.images,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A batch and, row by row, whose it is."""
+    """A batch and, row by row, whose it is and the drafted tokens that it ends with."""
 
     batch: Batch
     owners: tuple[Running, ...]
+    drafts: tuple[tuple[int, ...], ...]
+
+    def alone(self, index: int) -> Step:
+        """One row of it as a step."""
+        only = slice(index, index + 1)
+        return Step(Batch(self.batch.rows[only]), self.owners[only], self.drafts[only])
 
 
 class Scheduler:
     """First in, first out. Invariant: a sequence is waiting, or running in one slot, or gone."""
 
-    def __init__(self, slots: SlotPool[Any], batch_size: int) -> None:
+    def __init__(
+        self, slots: SlotPool[Any], batch_size: int, speculator: Speculator | None = None
+    ) -> None:
         self._slots = slots
         self._batch_size = batch_size
+        self._speculator = speculator
         self.waiting: deque[Sequence] = deque()
         self.running: list[Running] = []
 
@@ -86,9 +102,9 @@ class Scheduler:
         return self._fill_batch()
 
     def commit(self, step: Step) -> None:
-        """Note that the rows of a step are in their lanes now."""
-        for row, owner in zip(step.batch.rows, step.owners, strict=True):
-            owner.slot.token_ids.extend(row.token_ids)
+        """Note that the rows of a step are in their lanes now, but for what was only drafted."""
+        for row, owner, draft in zip(step.batch.rows, step.owners, step.drafts, strict=True):
+            owner.slot.token_ids.extend(row.token_ids[: len(row.token_ids) - len(draft)])
 
     def shift(self, running: Running) -> None:
         """Make room in a full context, if it is full."""
@@ -110,14 +126,16 @@ class Scheduler:
         self.waiting = still_waiting
 
     def _fill_batch(self) -> Step:
-        """Every decoding row (one token each); what is left of the budget goes to longer rows."""
+        """Every decoding row, with its draft; what is left of the budget goes to longer rows."""
         decoding = [each for each in self.running if each.num_left == 1]
         prefilling = [each for each in self.running if each.num_left > 1]
         # What a grammar has forced goes before prompts: somebody reads that answer already.
         prefilling.sort(key=lambda each: not each.sequence.num_generated)
+        drafts = self._draft(decoding, is_alone=not prefilling)
+        rows = [each.row(1, draft) for each, draft in zip(decoding, drafts, strict=True)]
         # NOTE: at least one token, or a full set of decoding rows would starve new prompts.
-        budget = max(1, self._batch_size - len(decoding))
-        rows, owners = [each.row(1) for each in decoding], decoding
+        budget = max(1, self._batch_size - sum(len(row.token_ids) for row in rows))
+        owners = decoding
         for each in prefilling:
             if budget <= 0:
                 break
@@ -125,4 +143,20 @@ class Scheduler:
             budget -= len(row.token_ids)
             rows.append(row)
             owners.append(each)
-        return Step(Batch(tuple(rows)), tuple(owners))
+        drafts += [()] * (len(rows) - len(drafts))
+        return Step(Batch(tuple(rows)), tuple(owners), tuple(drafts))
+
+    def _draft(self, decoding: list[Running], *, is_alone: bool) -> list[tuple[int, ...]]:
+        """What to try behind the next token of each; prompts beside them keep most of the step."""
+        room = self._batch_size - len(decoding)
+        if not is_alone:
+            room //= DRAFT_SHARE
+        if self._speculator is None or room <= 0 or not decoding:
+            return [()] * len(decoding)
+        drafts = []
+        sequences = [each.sequence for each in decoding]
+        plan = self._speculator.plan(sequences, room)
+        for sequence, draft in zip(sequences, plan, strict=True):
+            drafts.append(draft[: min(room, sequence.draft_room)])
+            room -= len(drafts[-1])
+        return drafts

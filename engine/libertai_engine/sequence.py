@@ -43,7 +43,8 @@ class Request:
     limit goes on when the context is full: of the tokens behind the first `num_keep` + 1 the older
     half is dropped. `is_cut` says that the prompt was shortened to fit. `images` are those whose
     ids are in the prompt. The answer is a text of `grammar`, if there is one, or the beginning
-    of one; with `closes_grammar` it is a whole one, whatever the limit.
+    of one; with `closes_grammar` it is a whole one, whatever the limit. `max_draft` is the most
+    tokens drafted ahead in one step (None: the engine's own limit); it changes no answer.
     """
 
     prompt_ids: tuple[int, ...]
@@ -59,6 +60,7 @@ class Request:
     images: tuple[PromptImage, ...] = ()
     grammar: CompiledGrammar | None = None
     closes_grammar: bool = False
+    max_draft: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,8 @@ class Finish:
 
     `num_cached` of the `num_prompt_tokens` came from the KV cache; `num_in_cache` tokens lie in
     the slot's lane now; `truncated` says that the context ended before the answer did;
-    `is_closed` that the engine completed it, since no room was left for more.
+    `is_closed` that the engine completed it, since no room was left for more. Of `num_drafted`
+    tokens that were guessed ahead, `num_accepted` became part of the answer.
     """
 
     reason: FinishReason
@@ -97,6 +100,8 @@ class Finish:
     truncated: bool
     timings: Timings
     is_closed: bool = False
+    num_drafted: int = 0
+    num_accepted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +158,7 @@ class Sequence:
         self.token_ids = list(request.prompt_ids)
         self.finish: Finish | None = None
         self.num_generated = 0  # the end-of-sequence token included
+        self.num_drafted = self.num_accepted = 0  # counted by whoever tries drafts
         self._guide = _guide(request, forces_tokens)
         self._is_closed = False
         self.sampler_state = SamplerState(
@@ -240,6 +246,13 @@ class Sequence:
         left = limit - self.num_generated
         return left if self._may_shift else min(room, left)
 
+    @property
+    def draft_room(self) -> int:
+        """Tokens that may be guessed ahead: behind the last one there is room for another."""
+        if not self.num_generated:
+            return 0
+        return max(0, min(self._room, self._context_size - len(self.token_ids)) - 1)
+
     def give_up(self) -> Delta | None:
         """End here because no token is possible; None if the grammar, or its absence, forbids."""
         if self._guide is None or not self._guide.matcher.is_complete:
@@ -325,6 +338,8 @@ class Sequence:
             num_generated=self.num_generated,
             num_in_cache=self._num_in_cache,
             is_closed=self._is_closed,
+            num_drafted=self.num_drafted,
+            num_accepted=self.num_accepted,
             truncated=is_short or self._has_shifted or self.request.is_cut,
             timings=Timings(
                 prompt_ms=1e3 * (self._first_token_at - self._placed_at),

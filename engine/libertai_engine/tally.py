@@ -16,8 +16,8 @@ class Totals:
     """Sums over all steps.
 
     `num_prompt_tokens` were evaluated (what came from a cache was not), `num_generated` became
-    answers.
-    A step's seconds are shared out between the two by the tokens it evaluated for each.
+    answers; a step's seconds are shared out between the two by the tokens it evaluated for each.
+    Of `num_drafted` tokens that were guessed ahead, `num_accepted` were right and became answers.
     `num_busy_slots` over `num_steps` is the mean size of a batch in sequences; `most_tokens` is the
     longest that a slot has been.
     """
@@ -28,6 +28,8 @@ class Totals:
     num_generated: int = 0
     prompt_seconds: float = 0.0
     generation_seconds: float = 0.0
+    num_drafted: int = 0
+    num_accepted: int = 0
     most_tokens: int = 0
 
 
@@ -53,8 +55,10 @@ class Tally:
         self._num_busy_slots = len(rows)
         self._begun = time.perf_counter()
 
-    def end(self, step: Step, num_generated: int) -> None:
-        """The step has run, and answers grew by this many tokens."""
+    def end(
+        self, step: Step, num_generated: int, *, num_drafted: int = 0, num_accepted: int = 0
+    ) -> None:
+        """The step has run, and answers grew by so many tokens, the accepted ones included."""
         seconds = time.perf_counter() - self._begun
         prompt_seconds = seconds * self._num_prompt_tokens / self._num_evaluated
         longest = max(len(owner.slot.token_ids) for owner in step.owners)
@@ -66,5 +70,7 @@ class Tally:
             num_generated=old.num_generated + num_generated,
             prompt_seconds=old.prompt_seconds + prompt_seconds,
             generation_seconds=old.generation_seconds + seconds - prompt_seconds,
+            num_drafted=old.num_drafted + num_drafted,
+            num_accepted=old.num_accepted + num_accepted,
             most_tokens=max(old.most_tokens, longest),
         )

@@ -1,4 +1,4 @@
-"""The one thread that owns the model: schedule, run, sample, accept, deliver.
+"""The one thread that owns the model: it makes step after step and delivers what comes of them.
 
 In: sequences through `submit`, from any thread. Out: deltas into their streams. The loop waits
 while there is nothing to do; an error reaches every reader it concerns, and nobody else.
@@ -14,59 +14,18 @@ from collections.abc import Sequence as Several
 from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any
 
-import torch
-
-from libertai_engine.errors import (
-    EngineError,
-    EngineUnavailable,
-    GenerationFailed,
-    InvalidRequest,
-    NoTokenPossible,
-)
-from libertai_engine.model.batch import Batch
-from libertai_engine.sampling.sampler import SampledToken, Sampler
-from libertai_engine.scheduler import Running, Scheduler, Step
-from libertai_engine.sequence import Delta, Sequence
-from libertai_engine.slots import Lanes, SlotJob, SlotPool
+from libertai_engine.errors import EngineUnavailable, GenerationFailed, InvalidRequest
+from libertai_engine.scheduler import Running, Scheduler
+from libertai_engine.sequence import Sequence
+from libertai_engine.slots import SlotJob, SlotPool
+from libertai_engine.speculation import Speculator
+from libertai_engine.stepper import News, Runner, Stepper
 from libertai_engine.stream import Stream
-from libertai_engine.tally import Tally, Totals
+from libertai_engine.tally import Totals
 
 logger = logging.getLogger(__name__)
-
-
-class Runner(Lanes[Any], Protocol):
-    """What the worker needs of the model room (see `ModelRunner`)."""
-
-    @property
-    def num_slots(self) -> int:
-        """Number of KV lanes."""
-        ...
-
-    @property
-    def context_size(self) -> int:
-        """Positions in one lane."""
-        ...
-
-    @property
-    def vocab_size(self) -> int:
-        """Token ids the model knows."""
-        ...
-
-    @property
-    def can_shift(self) -> bool:
-        """Whether lanes can be shifted."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """The same for two runners only if lanes of one mean the same to the other."""
-        ...
-
-    def run(self, batch: Batch) -> torch.Tensor:
-        """Evaluate a batch; `[wanted logits, vocab]`, float32, in the order of rows and tokens."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,13 +56,17 @@ class Worker:
     """
 
     def __init__(
-        self, runner: Runner, *, batch_size: int, max_queue: int, store_bytes: int
+        self,
+        runner: Runner,
+        *,
+        batch_size: int,
+        max_queue: int,
+        store_bytes: int,
+        speculator: Speculator | None = None,
     ) -> None:
-        self._runner = runner
         self._slots: SlotPool[Any] = SlotPool(runner, runner.num_slots, store_bytes)
-        self._scheduler = Scheduler(self._slots, batch_size)
-        self._sampler = Sampler()
-        self._tally = Tally()
+        self._scheduler = Scheduler(self._slots, batch_size, speculator)
+        self._stepper = Stepper(runner, self._scheduler, speculator)
         self._streams: dict[Sequence, Stream] = {}
         self._capacity = runner.num_slots + max_queue
         self._inbox: deque[tuple[Sequence, Stream]] = deque()
@@ -139,7 +102,7 @@ class Worker:
     @property
     def totals(self) -> Totals:
         """What has been done so far."""
-        return self._tally.totals
+        return self._stepper.totals
 
     @property
     def slots(self) -> list[SlotStatus]:
@@ -224,96 +187,22 @@ class Worker:
         """One step of continuous batching."""
         self._drop_aborted()
         self._do_jobs()
-        step = self._scheduler.schedule()
-        if not step.owners:
-            return
-        self._tally.begin(step)
-        logits = self._run(step)
-        complete = [owner for owner in step.owners if owner.num_left == 0]
-        num_before = sum(owner.sequence.num_generated for owner in complete)
-        news = [
-            (owner, self._advance(owner, token)) for owner, token in self._sample(complete, logits)
-        ]
-        # Before anybody hears of them: who has his answer finds it counted.
-        num_after = sum(owner.sequence.num_generated for owner in complete)
-        self._tally.end(step, num_after - num_before)
-        for owner, each in news:
-            self._deliver(owner, each)
+        for news in self._stepper.step():
+            self._deliver(news)
 
-    def _sample(
-        self, complete: Several[Running], logits: torch.Tensor
-    ) -> list[tuple[Running, SampledToken | EngineError | None]]:
-        """Next tokens, one a row of `logits` `[rows, vocab]`; None where only prefill was asked."""
-        sampling = [owner for owner in complete if not owner.sequence.is_prefill_only]
-        done = [(owner, None) for owner in complete if owner.sequence.is_prefill_only]
-        return [*done, *zip(sampling, self._choose(sampling, logits), strict=True)]
-
-    def _choose(
-        self, sampling: Several[Running], logits: torch.Tensor
-    ) -> list[SampledToken | EngineError]:
-        """A token or an error for every row; whatever the sampler throws, the engine lives on."""
-        if not sampling:
-            return []
-        try:
-            return self._sampler.sample(
-                logits, [owner.sequence.sampler_state for owner in sampling]
-            )
-        except Exception:
-            # NOTE: the logits are changed in place, so there is no second try for single rows.
-            logger.exception("choosing the next tokens failed")
-            return [GenerationFailed("choosing the next token failed") for _ in sampling]
-
-    def _run(self, step: Step) -> torch.Tensor:
-        try:
-            logits = self._runner.run(step.batch)
-        except Exception as error:  # whatever the model threw, one request is to blame
-            return self._run_one_by_one(step, error)
-        self._scheduler.commit(step)
-        return logits
-
-    def _run_one_by_one(self, step: Step, error: Exception) -> torch.Tensor:
-        """Repeat a failed batch row by row, so that only the row at fault fails."""
-        logger.error("a step failed: %r", error)
-        results = []
-        for row, owner in zip(step.batch.rows, step.owners, strict=True):
-            alone = Step(Batch((row,)), (owner,))
-            try:
-                results.append(self._runner.run(alone.batch))
-            except Exception:
-                logger.exception("slot %d: the model failed", row.slot)
-                self._fail(owner, GenerationFailed("the model failed on this request"))
-            else:
-                self._scheduler.commit(alone)
-        return torch.cat(results) if results else torch.empty(0, 0)
-
-    def _advance(
-        self, owner: Running, token: SampledToken | EngineError | None
-    ) -> Delta | EngineError:
-        """Hand a token to its sequence; what comes of it."""
-        sequence = owner.sequence
-        try:
-            if token is None:
-                return sequence.finish_prefill()
-            if isinstance(token, NoTokenPossible):
-                return sequence.give_up() or token
-            return token if isinstance(token, EngineError) else sequence.accept(token)
-        except EngineError as error:
-            return error
-        except Exception:
-            logger.exception("slot %d: a token could not be taken", owner.slot.index)
-            return GenerationFailed("a token could not be taken")
-
-    def _deliver(self, owner: Running, delta: Delta | EngineError) -> None:
+    def _deliver(self, news: News) -> None:
         """Hand what came of a step to the reader."""
-        if isinstance(delta, EngineError):
-            self._fail(owner, delta)
-            return
+        owner, delta, error = news.owner, news.delta, news.error
         stream = self._streams[owner.sequence]
-        if delta.finish is not None:
+        if error is not None or (delta is not None and delta.finish is not None):
+            # NOTE: before the reader hears of it, so that his next request finds the slot free.
             self._retire(owner)
         elif not self._make_room(owner):
             return
-        stream.put(delta)
+        if delta is not None:
+            stream.put(delta)
+        if error is not None:
+            stream.fail(error)
 
     def _make_room(self, owner: Running) -> bool:
         """Shift the context if it is full. False if that failed, and the request with it."""
@@ -321,17 +210,14 @@ class Worker:
             self._scheduler.shift(owner)
         except Exception:  # no memory, for one
             logger.exception("slot %d: the context cannot be shifted", owner.slot.index)
-            self._fail(owner, GenerationFailed("the full context could not be shifted"))
+            stream = self._streams[owner.sequence]
+            self._retire(owner)
+            stream.fail(GenerationFailed("the full context could not be shifted"))
             return False
         return True
 
-    def _fail(self, owner: Running, error: EngineError) -> None:
-        stream = self._streams[owner.sequence]
-        self._retire(owner)
-        stream.fail(error)
-
     def _retire(self, owner: Running) -> None:
-        """Free the slot; done before the reader hears of it, so that his next request finds it."""
+        """Free the slot of a sequence that has ended."""
         self._scheduler.release(owner)
         self._forget([owner.sequence])
 

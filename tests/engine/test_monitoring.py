@@ -26,6 +26,8 @@ COUNTERS = {
     "prompt_seconds_total",
     "tokens_predicted_total",
     "tokens_predicted_seconds_total",
+    "draft_tokens_total",
+    "draft_tokens_accepted_total",
     "n_decode_total",
 }
 GAUGES = {
@@ -129,7 +131,9 @@ def test_counters_are_those_of_the_answers(watched: Running, own: Engine) -> Non
     assert grown["prompt_tokens_total"] == evaluated
     predicted = first["tokens_predicted"] + second["tokens_predicted"]
     assert grown["tokens_predicted_total"] == predicted
-    assert grown["n_decode_total"] == predicted
+    num_accepted = grown["draft_tokens_accepted_total"]
+    assert num_accepted <= grown["draft_tokens_total"]
+    assert grown["n_decode_total"] == predicted - num_accepted
     assert grown["prompt_seconds_total"] > 0 and grown["tokens_predicted_seconds_total"] > 0
     for rate, count, seconds in (
         ("prompt_tokens_seconds", "prompt_tokens_total", "prompt_seconds_total"),

@@ -87,6 +87,9 @@ def add_engine(parser: ArgumentParser) -> None:
         choices=KERNELS,
         help="who multiplies on CPUs (default: auto)",
     )
+    group.add_argument(
+        "--draft-max", type=int, metavar="N", help="tokens guessed ahead, at most (0: none)"
+    )
     group.add_argument("--offline", action="store_true", help="never look for models on the net")
     add_quality(group)
 
@@ -112,6 +115,7 @@ def engine_config(args: Namespace, model: str, **more: Any) -> EngineConfig:
         "dtype": args.dtype,
         "device": args.device,
         "kernels": args.kernels,
+        "max_draft": args.draft_max,
         "measures_quality": args.measures_quality,
         **more,
     }

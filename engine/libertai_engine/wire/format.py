@@ -99,7 +99,15 @@ def _timings(finish: Finish) -> dict[str, Any]:
         "cache_n": finish.num_cached,
         **_phase("prompt", num_evaluated, finish.timings.prompt_ms),
         **_phase("predicted", finish.num_generated, finish.timings.predicted_ms),
+        **_drafts(finish),
     }
+
+
+def _drafts(finish: Finish) -> dict[str, int]:
+    """What was guessed ahead; later servers say nothing if nothing was."""
+    if not finish.num_drafted:
+        return {}
+    return {"draft_n": finish.num_drafted, "draft_n_accepted": finish.num_accepted}
 
 
 def _phase(name: str, count: int, milliseconds: float) -> dict[str, Any]:
@@ -173,5 +181,6 @@ def _settings(call: CompletionCall) -> dict[str, Any]:
         "n_predict": -1 if request.max_tokens is None else request.max_tokens,
         "n_keep": call.n_keep,
         "stream": call.is_stream,
+        **({} if request.max_draft is None else {"speculative.n_max": request.max_draft}),
         **constraint_settings(request.grammar),
     }

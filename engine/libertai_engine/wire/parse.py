@@ -100,6 +100,9 @@ def _parse_options(body: Body, tokenizer: Tokenizer, limits: Limits) -> dict[str
         "can_shift": body.get("context_shift", to_bool, True),
         "grammar": grammar,
         "closes_grammar": wants_closing(body, grammar, max_tokens),
+        "max_draft": body.get(
+            "speculative.n_max", lambda name, value: to_int(name, value, 0), None
+        ),
     }
 
 
