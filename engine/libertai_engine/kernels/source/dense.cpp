@@ -14,6 +14,7 @@ float with_bias(const Matrix& matrix, int64_t row, float sum) {
 
 struct Fp32 {
   using Weight = float;
+  using Activation = float;
   using Sum = Lanes;
   using Loaded = Lanes;
   static constexpr int kStep = Lanes::kLanes;
@@ -31,6 +32,7 @@ struct Fp32 {
 
 struct Bf16 {
   using Weight = uint16_t;
+  using Activation = uint16_t;
   using Sum = __m512;
   using Loaded = __m512bh;
   static constexpr int kStep = 32;
@@ -53,6 +55,7 @@ struct Bf16 {
 // Without instructions for bf16 its values are widened and multiplied in fp32.
 struct Bf16 {
   using Weight = uint16_t;
+  using Activation = uint16_t;
   using Sum = Lanes;
   using Loaded = Lanes;
   static constexpr int kStep = Lanes::kLanes;

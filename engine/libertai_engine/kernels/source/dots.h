@@ -17,42 +17,61 @@ constexpr int rows_of_tile(int n) { return n <= 2 ? 8 : kTileRegisters / n; }
 
 // A kind has: Weight, Activation, Sum; kStep, columns of one step; zero, load, load_x, add; and
 // result(matrix, input, row, i, sum).
+
 template <typename K, int R, int N>
-void tile(const Matrix& m, const Input& input, int64_t row, int i0, const void* next, float* y,
-          int64_t stride_y) {
-  using Weight = typename K::Weight;
-  const Weight* w = static_cast<const Weight*>(m.weight) + row * m.cols;
-  const char* ahead = static_cast<const char*>(next);
-  const auto* x = K::activations(input) + static_cast<int64_t>(i0) * input.padded;
-  const int64_t whole = m.cols / K::kStep * K::kStep;
+struct Sums {
+  typename K::Sum of[R][N];
+};
+
+// Sums over whole steps. NOTE: a function of its own, because what else happens to the sums would
+// make the compiler keep them in memory here.
+template <typename K, int R, int N>
+__attribute__((noinline)) void add_up(const typename K::Weight* w, int64_t cols,
+                                      const typename K::Activation* x, int64_t padded,
+                                      const typename K::Weight* ahead, Sums<K, R, N>& out) {
   typename K::Sum sums[R][N];
-  for (int r = 0; r < R; ++r)
-    for (int i = 0; i < N; ++i) sums[r][i] = K::zero();
-  for (int64_t col = 0; col < whole; col += K::kStep) {
+  each<R>(BODY(r) { each<N>(BODY(i) { sums[r][i] = K::zero(); }); });
+  for (int64_t col = 0; col + K::kStep <= cols; col += K::kStep) {
     typename K::Loaded weights[R];
-    for (int r = 0; r < R; ++r) {
-      weights[r] = K::load(w + r * int64_t{m.cols} + col);
-      if (ahead) prefetch(ahead + (r * int64_t{m.cols} + col) * sizeof(Weight));
-    }
-    for (int i = 0; i < N; ++i) {
-      const auto activations = K::load_x(x + i * int64_t{input.padded} + col);
-      for (int r = 0; r < R; ++r) sums[r][i] = K::add(sums[r][i], weights[r], activations);
-    }
+    each<R>(BODY(r) {
+      weights[r] = K::load(w + r * cols + col);
+      prefetch(ahead + r * cols + col);
+    });
+    each<N>(BODY(i) {
+      const auto activations = K::load_x(x + i * padded + col);
+      each<R>(BODY(r) { sums[r][i] = K::add(sums[r][i], weights[r], activations); });
+    });
   }
-  if (whole < m.cols) {
-    for (int r = 0; r < R; ++r) {
-      alignas(64) Weight rest[K::kStep] = {};
-      std::memcpy(rest, w + r * int64_t{m.cols} + whole, (m.cols - whole) * sizeof(Weight));
-      const auto weights = K::load(rest);
-      for (int i = 0; i < N; ++i) {
-        const auto activations = K::load_x(x + i * int64_t{input.padded} + whole);
-        sums[r][i] = K::add(sums[r][i], weights, activations);
-      }
-    }
+  each<R>(BODY(r) { each<N>(BODY(i) { out.of[r][i] = sums[r][i]; }); });
+}
+
+// The columns that do not fill a step.
+template <typename K, int R, int N>
+__attribute__((noinline)) void add_rest(const typename K::Weight* w, int64_t cols,
+                                        const typename K::Activation* x, int64_t padded,
+                                        Sums<K, R, N>& out) {
+  const int64_t whole = cols / K::kStep * K::kStep;
+  for (int r = 0; r < R; ++r) {
+    alignas(64) typename K::Weight rest[K::kStep] = {};
+    std::memcpy(rest, w + r * cols + whole, (cols - whole) * sizeof(typename K::Weight));
+    const auto weights = K::load(rest);
+    for (int i = 0; i < N; ++i)
+      out.of[r][i] = K::add(out.of[r][i], weights, K::load_x(x + i * padded + whole));
   }
+}
+
+// `ahead` rows after these are fetched meanwhile.
+template <typename K, int R, int N>
+void tile(const Matrix& m, const Input& input, int64_t row, int i0, int64_t ahead, float* y,
+          int64_t stride_y) {
+  const auto* w = static_cast<const typename K::Weight*>(m.weight) + row * m.cols;
+  const auto* x = K::activations(input) + static_cast<int64_t>(i0) * input.padded;
+  Sums<K, R, N> sums;
+  add_up<K, R, N>(w, m.cols, x, input.padded, w + ahead * m.cols, sums);
+  if (m.cols % K::kStep) add_rest<K, R, N>(w, m.cols, x, input.padded, sums);
   for (int i = 0; i < N; ++i)
     for (int r = 0; r < R; ++r)
-      y[(i0 + i) * stride_y + row + r] = K::result(m, input, row + r, i0 + i, sums[r][i]);
+      y[(i0 + i) * stride_y + row + r] = K::result(m, input, row + r, i0 + i, sums.of[r][i]);
 }
 
 // Rows [begin, end) times N activation rows from i0 on.
@@ -60,14 +79,11 @@ template <typename K, int N>
 void panel(const Matrix& m, const Input& input, int64_t begin, int64_t end, int i0, bool is_first,
            float* y, int64_t stride_y) {
   constexpr int R = rows_of_tile(N);
-  const auto* weight = static_cast<const typename K::Weight*>(m.weight);
   int64_t row = begin;
   for (; row + R <= end; row += R) {
-    const bool has_next = is_first && row + 2 * R <= m.rows;
-    const void* next = has_next ? weight + (row + R) * m.cols : nullptr;
-    tile<K, R, N>(m, input, row, i0, next, y, stride_y);
+    tile<K, R, N>(m, input, row, i0, is_first ? R : 0, y, stride_y);
   }
-  for (; row < end; ++row) tile<K, 1, N>(m, input, row, i0, nullptr, y, stride_y);
+  for (; row < end; ++row) tile<K, 1, N>(m, input, row, i0, 0, y, stride_y);
 }
 
 template <typename K>

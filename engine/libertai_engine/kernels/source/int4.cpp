@@ -30,22 +30,23 @@ struct Rows {
   static INLINE Weights unpack(const uint8_t* block) {
     Weights out;
     const __m512i low = _mm512_set1_epi8(15);
-    for (int j = 0; j < kQuads / 2; ++j) {
+    each<kQuads / 2>(BODY(j) {
       const __m512i both = _mm512_loadu_si512(block + 64 * j);
       out.quad[2 * j] = _mm512_and_si512(both, low);
       out.quad[2 * j + 1] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
-    }
+    });
     return out;
   }
   static INLINE Lanes dot(const Weights& w, const int8_t* x, int32_t start) {
 #if defined(KERNELS_VNNI)
     __m512i sum = _mm512_set1_epi32(start);
-    for (int q = 0; q < kQuads; ++q) sum = _mm512_dpbusd_epi32(sum, w.quad[q], quad(x, q));
+    each<kQuads>(BODY(q) { sum = _mm512_dpbusd_epi32(sum, w.quad[q], quad(x, q)); });
 #else
     // 15 * 127 * 2 in each of 8 terms: below 2^15.
     __m512i pairs = _mm512_maddubs_epi16(w.quad[0], quad(x, 0));
-    for (int q = 1; q < kQuads; ++q)
-      pairs = _mm512_add_epi16(pairs, _mm512_maddubs_epi16(w.quad[q], quad(x, q)));
+    each<kQuads - 1>(BODY(q) {
+      pairs = _mm512_add_epi16(pairs, _mm512_maddubs_epi16(w.quad[q + 1], quad(x, q + 1)));
+    });
     const __m512i ones = _mm512_set1_epi16(1);
     const __m512i sum = _mm512_add_epi32(_mm512_set1_epi32(start), _mm512_madd_epi16(pairs, ones));
 #endif
@@ -69,18 +70,19 @@ struct Rows {
   static INLINE Weights unpack(const uint8_t* block) {
     Weights out;
     const __m256i low = _mm256_set1_epi8(15);
-    for (int j = 0; j < kQuads / 2; ++j) {
+    each<kQuads / 2>(BODY(j) {
       const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + 64 * j));
       out.quad[2 * j] = _mm256_and_si256(both, low);
       out.quad[2 * j + 1] = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
-    }
+    });
     return out;
   }
   static INLINE Lanes dot(const Weights& w, const int8_t* x, int32_t start) {
     // 15 * 127 * 2 in each of 8 terms: below 2^15.
     __m256i pairs = _mm256_maddubs_epi16(w.quad[0], quad(x, 0));
-    for (int q = 1; q < kQuads; ++q)
-      pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(w.quad[q], quad(x, q)));
+    each<kQuads - 1>(BODY(q) {
+      pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(w.quad[q + 1], quad(x, q + 1)));
+    });
     const __m256i sums = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
     return {_mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_set1_epi32(start), sums))};
   }
@@ -133,7 +135,7 @@ void tile(const Matrix& m, const Input& input, int64_t row, int i0, bool is_firs
   const float* x_scale = input.s8_scale + i0 * padded_groups;
   const int32_t* start = input.s8_sum + i0 * padded_groups;
   Lanes sums[N];
-  for (int i = 0; i < N; ++i) sums[i] = Lanes::zero();
+  each<N>(BODY(i) { sums[i] = Lanes::zero(); });
   for (int64_t g = 0; g < groups; ++g) {
     const uint8_t* here = w + g * kBlockBytes;
     if (is_first) {
@@ -142,19 +144,19 @@ void tile(const Matrix& m, const Input& input, int64_t row, int i0, bool is_firs
     }
     const auto weights = Rows::unpack(here);
     const Lanes scale = Lanes::load_half(scales + g * kRowBlock);
-    for (int i = 0; i < N; ++i) {
+    each<N>(BODY(i) {
       const int64_t at = i * padded_groups + g;
       const Lanes exact = Rows::dot(weights, x + at * kGroup, start[at]);
       sums[i] = sums[i].plus_product(exact, scale.times(Lanes::all(x_scale[at])));
-    }
+    });
   }
-  for (int i = 0; i < N; ++i) {
+  each<N>(BODY(i) {
     float lanes[Rows::kLanes];
     sums[i].store(lanes);
     float* to = y + (i0 + i) * stride_y + row;
     for (int r = 0; r < Rows::kLanes && row + r < m.rows; ++r)
       to[r] = m.bias ? lanes[r] + m.bias[row + r] : lanes[r];
-  }
+  });
 }
 
 void tile_of(int count, const Matrix& m, const Input& input, int64_t row, int i0, bool is_first,

@@ -11,6 +11,7 @@ namespace {
 
 struct Int8Kind {
   using Weight = int8_t;
+  using Activation = uint8_t;
   static INLINE const uint8_t* activations(const Input& input) { return input.u8; }
 
   // sum = w . (x + 128), so 128 times the row's sum is too much.

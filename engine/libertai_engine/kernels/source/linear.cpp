@@ -11,7 +11,8 @@ namespace {
 
 size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-int padded_of(int cols) { return (cols + kPad - 1) / kPad * kPad; }
+// NOTE: an odd multiple: rows that lie a power of two apart would fall into one set of the cache.
+int padded_of(int cols) { return ((cols + kPad - 1) / kPad | 1) * kPad; }
 
 template <typename T>
 T* take(char*& memory, size_t count) {

@@ -31,7 +31,7 @@ struct Matrix {
 };
 
 // Activations of `n` rows, in every form that a kind of matrix asks for. Owns nothing.
-// Rows are `padded` apart, and zero beyond `cols`.
+// Rows are `padded` apart, an odd multiple of kPad, and zero beyond `cols`.
 struct Input {
   int32_t n, cols, padded;
   float* fp32;           // [n, padded]

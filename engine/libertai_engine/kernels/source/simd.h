@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "linear.h"
 
@@ -28,6 +29,21 @@
 #define INLINE inline __attribute__((always_inline))
 
 namespace kernels {
+
+template <typename Body, int... I>
+INLINE void each_of(Body& body, std::integer_sequence<int, I...>) {
+  (body(std::integral_constant<int, I>{}), ...);
+}
+
+// body(0), body(1), ... body(N - 1), with indices that are constants. NOTE: an array of registers
+// must be indexed by constants from the first pass of the compiler on, else it lies in memory; a
+// loop is unrolled too late for that.
+template <int N, typename Body>
+INLINE void each(Body body) {
+  each_of(body, std::make_integer_sequence<int, N>{});
+}
+
+#define BODY(index) [&](auto index) __attribute__((always_inline))
 
 // Fetch a line into the second-level cache: it is used some thousand cycles from now.
 INLINE void prefetch(const void* place) { __builtin_prefetch(place, 0, 2); }
