@@ -3,85 +3,157 @@
 // In: queries of the heads that share one key head; keys and values where the lane has them.
 // Out: for each head a part of a softmax (largest score, sum of weights, weighted values), then the
 // whole one. Chunks begin at fixed positions, so the result depends on nothing but query and lane.
+//
+// Heads stand side by side in the lanes of a vector, so scores need no sums across lanes: a query
+// is stored as [head_dim, W], and each entry of a key is multiplied with all heads at once.
 #pragma once
 
 #include <algorithm>
 #include <limits>
 
+#include "attention_bf16.h"
 #include "vector.h"
 
-namespace kernels {
+namespace kernels::decode {
 
-constexpr int kChunk = 256;        // positions
-constexpr int kMaxGroup = 8;       // heads handled together; more of them take turns
-constexpr int kMaxHeadDim = 512;
-constexpr int kPartHead = kLanes;  // a part is [largest, sum, …] and its values from here on
+constexpr int kChunk = 256;  // positions
+constexpr int kPartHead = kLanes;  // a part is [largest, sum, ...] and its values from here on
 
 inline int64_t part_size(int head_dim) {
   return kPartHead + (head_dim + kLanes - 1) / kLanes * kLanes;
 }
 
-// Scores [group, kChunk] of queries [group, head_dim], which are scaled already.
+// True if lanes of this kind are read without widening them first; queries are then pairs of bf16.
 template <typename Lane>
-inline void score(const float* queries, int group, const Lane* keys, int count, int head_dim,
-                  float* scores) {
-  for (int j = 0; j < count; ++j) {
-    const Lane* key = keys + int64_t{j} * head_dim;
-    for (int g = 0; g < group; ++g) {
-      scores[g * kChunk + j] = dot(queries + g * head_dim, key, head_dim);
-    }
+inline bool reads_pairs(int head_dim) {
+  return kHasPairs && sizeof(Lane) == 2 && head_dim % 32 == 0;
+}
+
+// One entry of a query in column `g` of [head_dim, W], or of [head_dim / 2, W] pairs of bf16.
+inline void put_query(bool as_pairs, int width, int g, int i, float x, float* query) {
+  if (as_pairs) {
+    reinterpret_cast<uint16_t*>(query)[(i / 2 * width + g) * 2 + i % 2] = to_bf16(x);
+  } else {
+    query[i * width + g] = x;
   }
 }
 
-// Scores [count] become weights. Largest and sum go into `part`.
-inline void weigh(float* scores, int count, float* part) {
-  // NOTE: the loops run over whole vectors, so what lies behind `count` must weigh nothing.
-  const int end = (count + kLanes - 1) / kLanes * kLanes;
-  for (int j = count; j < end; ++j) scores[j] = -std::numeric_limits<float>::infinity();
-  Floats most = load(scores);
+// Scores [count, W] of a query [head_dim, W] that is scaled already.
+template <int W, typename Lane>
+inline void score(const float* query, const Lane* keys, int count, int head_dim, float* scores) {
+  using Vector = typename Wide<W>::Floats;
+  alignas(64) float rows[kTogether][kMaxHeadDim];
+  for (int j = 0; j < count; j += kTogether) {
+    const int n = std::min(kTogether, count - j);
+    for (int r = 0; r < n; ++r) widen_row(keys + int64_t{j + r} * head_dim, head_dim, rows[r]);
+    const float* row[kTogether];
+    for (int r = 0; r < kTogether; ++r) row[r] = rows[r < n ? r : 0];
+    Vector sums[kTogether] = {};
+    for (int i = 0; i < head_dim; ++i) {
+      const Vector q = load<W>(query + i * W);
+      for (int r = 0; r < kTogether; ++r) sums[r] += q * row[r][i];
+    }
+    for (int r = 0; r < n; ++r) store(scores + (j + r) * W, sums[r]);
+  }
+}
+
+// Scores [count, W] become weights, largest and sum [W] of each head. There is room for a vector
+// behind the last position.
+template <int W>
+inline void weigh(float* scores, int count, float* largest, float* sum) {
+  const int used = count * W, end = (used + kLanes - 1) / kLanes * kLanes;
+  std::fill(scores + used, scores + end, -std::numeric_limits<float>::infinity());
+  Floats most = load(scores), total{};
   for (int j = kLanes; j < end; j += kLanes) {
     const Floats x = load(scores + j);
     most = x > most ? x : most;
   }
-  float largest = most[0];
-  for (int i = 1; i < kLanes; ++i) largest = std::max(largest, most[i]);
-  Floats sum{};
+  float both[kLanes];  // a vector holds kLanes / W positions
+  store(both, most);
+  for (int i = W; i < kLanes; ++i) both[i % W] = std::max(both[i % W], both[i]);
+  for (int i = W; i < kLanes; ++i) both[i] = both[i % W];
+  std::copy_n(both, W, largest);
+  most = load(both);
   for (int j = 0; j < end; j += kLanes) {
-    const Floats weight = exp_of(load(scores + j) - largest);
+    const Floats weight = exp_of<kLanes>(load(scores + j) - most);
     store(scores + j, weight);
-    sum += weight;
+    total += weight;
   }
-  part[0] = largest;
-  part[1] = sum_of(sum);
+  store(both, total);
+  for (int i = W; i < kLanes; ++i) both[i % W] += both[i];
+  std::copy_n(both, W, sum);
 }
 
-// Adds weights [group, kChunk] times values to out [group, head_dim], rows `stride` apart.
-template <typename Lane>
+// G heads times V vectors of values [n, stride]: out [G, out_stride] grows by weights [n, W].
+template <int W, int G, int V>
+inline void mix_tile(const float* weights, const float* values, int n, int stride, float* out,
+                     int64_t out_stride) {
+  Floats sums[G][V];
+  for (int g = 0; g < G; ++g) {
+    for (int v = 0; v < V; ++v) sums[g][v] = load(out + g * out_stride + v * kLanes);
+  }
+  for (int j = 0; j < n; ++j) {
+    for (int v = 0; v < V; ++v) {
+      const Floats value = load(values + j * stride + v * kLanes);
+      for (int g = 0; g < G; ++g) sums[g][v] += value * weights[j * W + g];
+    }
+  }
+  for (int g = 0; g < G; ++g) {
+    for (int v = 0; v < V; ++v) store(out + g * out_stride + v * kLanes, sums[g][v]);
+  }
+}
+
+// Adds weights [count, W] times values to out [group, stride].
+template <int W, typename Lane>
 inline void mix(const float* weights, int group, const Lane* values, int count, int head_dim,
                 float* out, int64_t stride) {
-  for (int j = 0; j < count; ++j) {
-    const Lane* value = values + int64_t{j} * head_dim;
-    for (int g = 0; g < group; ++g) {
-      add_scaled(weights[g * kChunk + j], value, out + g * stride, head_dim);
+  alignas(64) float rows[kBlock * kMaxHeadDim];
+  const int padded = (head_dim + kLanes - 1) / kLanes * kLanes;
+  for (int j = 0; j < count; j += kBlock) {
+    const int n = std::min(kBlock, count - j);
+    for (int r = 0; r < n; ++r) {
+      widen_row(values + int64_t{j + r} * head_dim, head_dim, rows + r * padded);
+      std::fill(rows + r * padded + head_dim, rows + (r + 1) * padded, 0.0f);
+    }
+    for (int g = 0; g < group;) {
+      const int heads = group - g >= 4 ? 4 : group - g >= 2 ? 2 : 1;
+      for (int i = 0; i < padded;) {
+        const int vectors = padded - i >= 4 * kLanes ? 4 : 1;
+        const auto tile = heads == 4 ? (vectors == 4 ? mix_tile<W, 4, 4> : mix_tile<W, 4, 1>)
+                        : heads == 2 ? (vectors == 4 ? mix_tile<W, 2, 4> : mix_tile<W, 2, 1>)
+                                     : (vectors == 4 ? mix_tile<W, 1, 4> : mix_tile<W, 1, 1>);
+        tile(weights + j * W + g, rows + i, n, padded, out + g * stride + i, stride);
+        i += vectors * kLanes;
+      }
+      g += heads;
     }
   }
 }
 
-// `count` positions of one lane and key head, for `group` heads of one token. A head's part lies
-// `stride` behind the one before.
-template <typename Lane>
-inline void attend_chunk(const float* queries, int group, const Lane* keys, const Lane* values,
+// `count` positions of one lane and key head, for `group` <= W heads of one token. A head's part
+// lies `stride` behind the one before.
+template <int W, typename Lane>
+inline void attend_chunk(const float* query, int group, const Lane* keys, const Lane* values,
                          int count, int head_dim, float* parts, int64_t stride) {
-  alignas(64) float scores[kMaxGroup * kChunk];
-  for (int first = 0; first < group; first += kMaxGroup) {
-    const int n = std::min(kMaxGroup, group - first);
-    float* part = parts + first * stride;
-    score(queries + int64_t{first} * head_dim, n, keys, count, head_dim, scores);
-    for (int g = 0; g < n; ++g) {
-      weigh(scores + g * kChunk, count, part + g * stride);
-      std::fill_n(part + g * stride + kPartHead, head_dim, 0.0f);
-    }
-    mix(scores, n, values, count, head_dim, part + kPartHead, stride);
+  alignas(64) float scores[kChunk * W + kLanes];
+  float largest[W], sum[W];
+  const bool as_pairs = reads_pairs<Lane>(head_dim);
+  if (as_pairs) {
+    score_pairs<W>(query, keys, count, head_dim, scores);
+  } else {
+    score<W>(query, keys, count, head_dim, scores);
+  }
+  weigh<W>(scores, count, largest, sum);
+  for (int g = 0; g < group; ++g) {
+    float* part = parts + g * stride;
+    part[0] = largest[g];
+    part[1] = sum[g];
+    std::fill(part + kPartHead, part + part_size(head_dim), 0.0f);
+  }
+  if (as_pairs) {
+    mix_pairs<W>(scores, group, values, count, head_dim, parts + kPartHead, stride);
+  } else {
+    mix<W>(scores, group, values, count, head_dim, parts + kPartHead, stride);
   }
 }
 
@@ -102,4 +174,4 @@ inline void join(const float* parts, int64_t count, int head_dim, float* out) {
   for (int i = 0; i < head_dim; ++i) out[i] *= share;
 }
 
-}  // namespace kernels
+}  // namespace kernels::decode

@@ -16,7 +16,7 @@
 #include "parallel.h"
 #include "rows.h"
 
-namespace kernels {
+namespace kernels::decode {
 namespace {
 
 // 64-byte aligned memory that only grows. Its content does not survive growth.
@@ -69,9 +69,10 @@ class Decoder {
   void multiply(const Matrix& matrix, const Input& input, const Rows& to, int thread, int threads);
   void place_heads(const DecoderLayer& weights, int index, int thread, int threads);
   void attend(int index);
+  void place_query(int64_t token, int64_t head);
   template <typename Lane>
   void place(int index, int64_t token, int64_t head);
-  template <typename Lane>
+  template <int W, typename Lane>
   void attend_unit(int index, int64_t unit);
   void join_heads(int thread, int threads);
   void logits(int thread, int threads);
@@ -81,8 +82,10 @@ class Decoder {
   Lanes lanes_;
   std::vector<void*> keys_, values_;
   Rows hidden_, normed_, y_, q_, k_, v_, mixed_, gate_, up_, cosines_, sines_;
-  Buffer parts_, memory_[4];
+  Buffer parts_, queries_, memory_[4];
   Input narrow_, heads_, inner_, wanted_;
+  int group_, width_, turns_;  // heads of one key head, those in one vector, vectors for all
+  bool as_pairs_;
 
   DecoderStep step_{};
   std::vector<int32_t> slots_, positions_;
@@ -104,12 +107,20 @@ Decoder::Decoder(const DecoderShape& shape, const Lanes& lanes)
       layers_(shape.layer, shape.layer + shape.layers),
       lanes_(lanes),
       keys_(lanes.keys, lanes.keys + shape.layers),
-      values_(lanes.values, lanes.values + shape.layers) {
+      values_(lanes.values, lanes.values + shape.layers),
+      group_(shape.heads / shape.kv_heads),
+      width_(group_ <= 8 ? 8 : 16),
+      turns_((group_ + width_ - 1) / width_),
+      as_pairs_(lanes.is_bf16 ? reads_pairs<uint16_t>(shape.head_dim)
+                              : reads_pairs<float>(shape.head_dim)) {
   const int rows = shape.max_tokens, all_heads = shape.heads * shape.head_dim;
   for (Rows* each : {&hidden_, &normed_, &y_}) each->shape(rows, shape.hidden);
   for (Rows* each : {&q_, &mixed_}) each->shape(rows, all_heads);
   for (Rows* each : {&k_, &v_}) each->shape(rows, int64_t{shape.kv_heads} * shape.head_dim);
   for (Rows* each : {&gate_, &up_}) each->shape(rows, shape.inner);
+  const size_t queries = int64_t{rows} * shape.kv_heads * turns_ * width_ * shape.head_dim;
+  queries_.need(sizeof(float) * queries);
+  std::fill_n(queries_.floats(), queries, 0.0f);  // heads that fill up a vector stay zero
   for (Rows* each : {&cosines_, &sines_}) each->shape(rows, shape.rotary_dim / 2 + 1);
   narrow_ = input_of(memory_[0], rows, shape.hidden);
   heads_ = input_of(memory_[1], rows, all_heads);
@@ -251,10 +262,22 @@ void Decoder::place_heads(const DecoderLayer& weights, int index, int thread, in
       const float* gain = is_query ? weights.q_gain : weights.k_gain;
       if (gain) rms_norm(head, gain, shape_.head_epsilon, size, head);
       rotate(head, cosines_.at(t), sines_.at(t), half);
-      for (int i = 0; is_query && i < size; ++i) head[i] *= shape_.score_scale;
     }
-    if (is_query) continue;
+    if (is_query) {
+      place_query(t, which);
+      continue;
+    }
     lanes_.is_bf16 ? place<uint16_t>(index, t, key) : place<float>(index, t, key);
+  }
+}
+
+// A query's entries stand next to those of the other heads that share its key head.
+void Decoder::place_query(int64_t token, int64_t head) {
+  const int64_t unit = (token * shape_.kv_heads + head / group_) * turns_ + head % group_ / width_;
+  const float* from = q_.at(token) + head * shape_.head_dim;
+  float* to = queries_.floats() + unit * width_ * shape_.head_dim;
+  for (int i = 0; i < shape_.head_dim; ++i) {
+    put_query(as_pairs_, width_, head % group_ % width_, i, from[i] * shape_.score_scale, to);
   }
 }
 
@@ -276,19 +299,22 @@ void Decoder::attend(int index) {
   for (;;) {
     const int64_t unit = next_unit_.fetch_add(1, std::memory_order_relaxed);
     if (unit >= end) return;
-    lanes_.is_bf16 ? attend_unit<uint16_t>(index, unit) : attend_unit<float>(index, unit);
+    if (lanes_.is_bf16) {
+      width_ == 8 ? attend_unit<8, uint16_t>(index, unit) : attend_unit<16, uint16_t>(index, unit);
+    } else {
+      width_ == 8 ? attend_unit<8, float>(index, unit) : attend_unit<16, float>(index, unit);
+    }
   }
 }
 
 // One chunk of one lane's key head, for all tokens of its run: read from memory once.
-template <typename Lane>
+template <int W, typename Lane>
 void Decoder::attend_unit(int index, int64_t unit) {
   int r = 0;
   while (unit >= first_unit_[r + 1]) ++r;
   const Run& run = step_.run[r];
   const int64_t chunks = chunks_of(run.start + run.count), size = part_size(shape_.head_dim);
   const int64_t kv_head = (unit - first_unit_[r]) / chunks, chunk = (unit - first_unit_[r]) % chunks;
-  const int group = shape_.heads / shape_.kv_heads;
   const int64_t offset = run.slot * lanes_.slot_stride + kv_head * lanes_.head_stride +
                          chunk * kChunk * shape_.head_dim;
   const Lane* keys = static_cast<const Lane*>(keys_[index]) + offset;
@@ -296,10 +322,15 @@ void Decoder::attend_unit(int index, int64_t unit) {
   for (int64_t t = run.first; t < run.first + run.count; ++t) {
     const int64_t count = std::min<int64_t>(kChunk, positions_[t] + 1 - chunk * kChunk);
     if (count <= 0) continue;
-    const int64_t head = kv_head * group;
-    float* parts = parts_.floats() + ((t * shape_.heads + head) * num_chunks_ + chunk) * size;
-    attend_chunk(q_.at(t) + head * shape_.head_dim, group, keys, values, static_cast<int>(count),
-                 shape_.head_dim, parts, num_chunks_ * size);
+    for (int turn = 0; turn < turns_; ++turn) {
+      const int64_t head = kv_head * group_ + turn * W;
+      const int64_t query = (t * shape_.kv_heads + kv_head) * turns_ + turn;
+      attend_chunk<W>(queries_.floats() + query * W * shape_.head_dim,
+                      std::min(W, group_ - turn * W), keys, values, static_cast<int>(count),
+                      shape_.head_dim,
+                      parts_.floats() + ((t * shape_.heads + head) * num_chunks_ + chunk) * size,
+                      num_chunks_ * size);
+    }
   }
 }
 
@@ -329,12 +360,12 @@ void Decoder::logits(int thread, int threads) {
 }
 
 }  // namespace
-}  // namespace kernels
+}  // namespace kernels::decode
 
 // A decoder, or null where memory ran out. What the structs point to must outlive it.
 EXPORTED void* libertai_decoder_new(const kernels::DecoderShape* shape, const kernels::Lanes* lanes) {
   try {
-    return new kernels::Decoder(*shape, *lanes);
+    return new kernels::decode::Decoder(*shape, *lanes);
   } catch (const std::bad_alloc&) {
     return nullptr;
   }
@@ -343,11 +374,11 @@ EXPORTED void* libertai_decoder_new(const kernels::DecoderShape* shape, const ke
 // 0, or 1 where memory ran out; lanes and logits are then as they were.
 EXPORTED int libertai_decoder_step(void* decoder, const kernels::DecoderStep* step) {
   try {
-    static_cast<kernels::Decoder*>(decoder)->step(*step);
+    static_cast<kernels::decode::Decoder*>(decoder)->step(*step);
     return 0;
   } catch (const std::bad_alloc&) {
     return 1;
   }
 }
 
-EXPORTED void libertai_decoder_free(void* decoder) { delete static_cast<kernels::Decoder*>(decoder); }
+EXPORTED void libertai_decoder_free(void* decoder) { delete static_cast<kernels::decode::Decoder*>(decoder); }

@@ -7,7 +7,7 @@
 
 #include "vector.h"
 
-namespace kernels {
+namespace kernels::decode {
 
 enum Activation : int32_t { SILU = 0, GELU_TANH = 1, GELU = 2 };
 
@@ -26,7 +26,7 @@ inline void rotate(float* head, const float* cosines, const float* sines, int ha
   }
 }
 
-inline Floats sigmoid(Floats x) { return 1.0f / (1.0f + exp_of(-x)); }
+inline Floats sigmoid(Floats x) { return 1.0f / (1.0f + exp_of<kLanes>(-x)); }
 
 inline Floats activate(int kind, Floats x) {
   if (kind == SILU) return x * sigmoid(x);
@@ -42,7 +42,7 @@ inline Floats activate(int kind, Floats x) {
 inline void gate_rows(int kind, float* gate, const float* up, int n) {
   int i = 0;
   for (; i + kLanes <= n; i += kLanes) store(gate + i, activate(kind, load(gate + i)) * load(up + i));
-  for (; i < n; ++i) gate[i] = activate(kind, all(gate[i]))[0] * up[i];
+  for (; i < n; ++i) gate[i] = activate(kind, Floats{} + gate[i])[0] * up[i];
 }
 
-}  // namespace kernels
+}  // namespace kernels::decode
