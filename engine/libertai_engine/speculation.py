@@ -19,10 +19,11 @@ from libertai_engine.sequence import Sequence
 STEP_TOKENS = 16  # in one step, where the model has no wish: more is another kind of work
 LEARN_AT_ONCE = 2048  # tokens of a prompt that one step learns, a millisecond or two
 
-# An account is in units of plain steps.
+# An account is in units of a plain step's time for one row.
 INCOME = 0.015  # for each step without a draft
 GRANT = 0.5  # at the start of a sequence
 MOST = 8.0  # what is saved beyond that is spent already
+WORTH = 0.02  # of a step is the least that drafts have to save, on average
 
 # Of a drafted token, how likely it is to be right before anything is known: by how many tokens
 # before it agreed.
@@ -32,7 +33,7 @@ FADED = 0.98  # of the same, at every step without one
 SURE = 0.98  # no draft is surer
 
 FIRST_GUESS = 0.05  # of a step: what one token more may cost, before it was measured
-NEWS = 0.25  # share of a new measurement in a mean
+NEWS = 0.25  # share of a new measurement in a mean, at least
 OUTLIER = 3.0  # times the mean is the most that a measurement counts for
 
 
@@ -87,39 +88,57 @@ class Speculator(Protocol):
         """Learn from a step."""
 
 
+class _Mean:
+    """A running mean that begins with a guess."""
+
+    def __init__(self, guess: float) -> None:
+        self.value = guess
+        self._count = 1
+
+    def add(self, value: float) -> None:
+        """One more."""
+        self._count += 1
+        self.value += max(NEWS, 1 / self._count) * (value - self.value)
+
+
 class StepCosts:
     """What steps take, in seconds, by their rows and the tokens drafted on top of them.
 
-    Invariant: every mean is positive.
+    Invariant: where anything is known of a number of rows, the plain step is.
     """
 
     def __init__(self) -> None:
-        self._means: dict[int, dict[int, float]] = {}
+        self._means: dict[int, dict[int, _Mean]] = {}
 
     def observe(self, num_rows: int, num_drafted: int, seconds: float) -> None:
         """A step of `num_rows` rows with this many drafted tokens took so long."""
-        means = self._means.setdefault(num_rows, {})
-        if not means and num_drafted:
+        expected = self.of(num_rows, num_drafted)
+        if expected is None:
+            if not num_drafted:
+                self._means[num_rows] = {0: _Mean(seconds)}
             return
-        expected = self.of(num_rows, num_drafted) or seconds
+        means = self._means[num_rows]
         # NOTE: a measurement that is far off (a page to load, another program) must not be the
         # only one for ever, which it would be if it made this number of tokens look too dear.
-        seconds = max(min(seconds, OUTLIER * expected), 1e-9)
-        means[num_drafted] = expected + NEWS * (seconds - expected)
+        means.setdefault(num_drafted, _Mean(expected)).add(min(seconds, OUTLIER * expected))
 
     def of(self, num_rows: int, num_drafted: int) -> float | None:
         """What such a step will take, from those nearest to it; None if none was measured."""
         means = self._means.get(num_rows)
-        if not means:
+        if means is None:
             return None
         if num_drafted in means:
-            return means[num_drafted]
+            return means[num_drafted].value
         below = max(each for each in means if each < num_drafted)
         above = min((each for each in means if each > num_drafted), default=None)
+        low, steps = means[below].value, num_drafted - below
         if above is None:
-            return means[below] + FIRST_GUESS * means[0] * (num_drafted - below)
-        share = (num_drafted - below) / (above - below)
-        return means[below] + share * (means[above] - means[below])
+            return low + FIRST_GUESS * means[0].value * steps
+        return low + (means[above].value - low) * steps / (above - below)
+
+    def reach(self, num_rows: int) -> int:
+        """The most drafted tokens that may be tried: twice what was, so that no step surprises."""
+        return 2 * max(self._means.get(num_rows, ()), default=0) or 1
 
 
 class Trust:
@@ -155,8 +174,8 @@ class Trust:
 class _Follower:
     """One sequence as its drafter knows it.
 
-    `balance` is what drafts have saved, less what they cost, in plain steps. Of the prompt the
-    first `_num_prompt` tokens, of the answer `_num_generated` have been learned.
+    `balance` is what drafts have saved, less what they cost, in plain steps of one row. Of the
+    prompt the first `_num_prompt` tokens, of the answer `_num_generated` have been learned.
     """
 
     def __init__(self, drafter: Drafter) -> None:
@@ -171,16 +190,16 @@ class _Follower:
         """Make a new draft of at most `limit` tokens."""
         self.draft = self._drafter.draft(limit) if self._catch_up(sequence) else Draft()
 
-    def affords(self, num_drafted: int, cost: float, num_rows: int) -> bool:
+    def affords(self, num_drafted: int, cost: float) -> bool:
         """Whether the balance covers what is lost on average by trying so much of the draft.
 
-        `cost` is its part of what the step takes longer; a token that is right saves one step in
-        `num_rows`. With m of them right, that is lost which m do not make up for.
+        `cost` is its part of what the step takes longer. With m of its tokens right, that is lost
+        which m do not make up for.
         """
         chance = self.trust.chance(self.draft.num_matched)
         loss, reached = 0.0, 1.0  # the probability that the first m are right
         for num_right in range(num_drafted):
-            missing = cost - num_right / num_rows
+            missing = cost - num_right
             if missing <= 0:
                 break
             loss += reached * (1 - chance) * missing
@@ -228,10 +247,11 @@ class AdaptiveSpeculator:
 
     def plan(self, sequences: Several[Sequence], room: int) -> list[tuple[int, ...]]:
         """See `Speculator`."""
-        room = min(room, self._step_tokens - len(sequences))
-        plain = self._costs.of(len(sequences), 0)
+        num_rows = len(sequences)
+        room = min(room, self._step_tokens - num_rows, self._costs.reach(num_rows))
+        plain = self._costs.of(num_rows, 0)
         if room <= 0 or plain is None:
-            return [()] * len(sequences)
+            return [()] * num_rows
         followers = [self._look_ahead(each, room) for each in sequences]
         counts = self._share_out(followers, room, plain)
         return [
@@ -242,20 +262,24 @@ class AdaptiveSpeculator:
     def settle(self, report: StepReport) -> None:
         """See `Speculator`."""
         num_rows, num_drafted = len(report.verdicts), report.num_drafted
-        if report.is_plain:
-            self._costs.observe(num_rows, num_drafted, report.first_seconds)
         plain = self._costs.of(num_rows, 0)
-        if plain is None:
-            return
-        excess = report.seconds * num_drafted / report.num_tokens
-        if report.is_plain:
-            excess = min(report.seconds, OUTLIER * plain) - plain
+        cost = 0.0
+        if plain and num_drafted:
+            cost = self._excess_of(report, plain) / plain * num_rows / num_drafted
         for verdict in report.verdicts:
             follower = self._followers.get(verdict.sequence)
             if follower is not None:
-                share = verdict.num_drafted / num_drafted if num_drafted else 0
-                cost = share * excess / plain
-                self._book(follower, verdict, verdict.num_accepted / num_rows - cost)
+                self._book(follower, verdict, verdict.num_accepted - cost * verdict.num_drafted)
+        if report.is_plain:
+            self._costs.observe(num_rows, num_drafted, report.first_seconds)
+
+    def _excess_of(self, report: StepReport, plain: float) -> float:
+        """Seconds that a step took longer for its drafts."""
+        num_rows, num_drafted = len(report.verdicts), report.num_drafted
+        if not report.is_plain:
+            return report.seconds * num_drafted / report.num_tokens
+        expected = self._costs.of(num_rows, num_drafted) or plain
+        return min(report.seconds, OUTLIER * expected) - plain
 
     def _book(self, follower: _Follower, verdict: Verdict, profit: float) -> None:
         if not verdict.num_drafted:
@@ -293,7 +317,7 @@ class AdaptiveSpeculator:
             ),
             reverse=True,
         )[:room]
-        best, number, expected = 0.0, 0, 0.0
+        best, number, expected = WORTH, 0, 0.0
         for count, (chance, _) in enumerate(chances, 1):
             expected += chance / num_rows
             gain = expected - self._excess(num_rows, count, plain)
@@ -305,7 +329,7 @@ class AdaptiveSpeculator:
                 counts[index] += 1
             excess = self._excess(num_rows, number, plain)
             if all(
-                each is None or each.affords(count, excess * count / number, num_rows)
+                each is None or each.affords(count, excess * num_rows * count / number)
                 for each, count in zip(followers, counts, strict=True)
             ):
                 return counts
@@ -314,4 +338,5 @@ class AdaptiveSpeculator:
 
     def _excess(self, num_rows: int, num_drafted: int, plain: float) -> float:
         """What the drafts of a step add to its time, in plain steps."""
-        return (self._costs.of(num_rows, num_drafted) or plain) / plain - 1
+        cost = self._costs.of(num_rows, num_drafted) or plain
+        return max(cost / plain - 1, 0.0)

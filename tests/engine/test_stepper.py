@@ -119,7 +119,7 @@ def tokenizer(tiny_model: Path) -> Iterator[Tokenizer]:
         yield engine.tokenizer
 
 
-@pytest.fixture(scope="module", params=["llama", "qwen2", "gemma3_text"])
+@pytest.fixture(scope="module", params=["llama", "gemma3_text"])
 def pair(request: pytest.FixtureRequest, tokenizer: Tokenizer) -> Iterator[Pair]:
     seer = Seer()
     modules = [
@@ -236,16 +236,16 @@ def cases(pair: Pair, numbers: range) -> Iterator[tuple[Request, Answer]]:
 def test_drafts_of_any_kind_change_no_answer(pair: Pair) -> None:
     """Random requests, one after the other, against right, wrong, long and senseless drafts."""
     before = pair.seer.num_accepted
-    for request, expected in cases(pair, range(60)):
+    for request, expected in cases(pair, range(40)):
         uncached = replace(request, cache_prompt=False)
         answer = read(pair.drafting.submit(uncached))
         assert_same(answer, replace(expected, finish=replace(expected.finish, num_cached=0)))
-    assert pair.seer.num_accepted > before + 150, "hardly any draft was right"
+    assert pair.seer.num_accepted > before + 100, "hardly any draft was right"
 
 
 def test_drafts_change_no_answer_beside_others(pair: Pair) -> None:
     """Random requests all at once, in slots whose lanes end in what was rejected before."""
-    known = list(cases(pair, range(200, 230)))
+    known = list(cases(pair, range(200, 220)))
     streams = [pair.drafting.submit(request) for request, _ in known]
     for stream, (_, expected) in zip(streams, known, strict=True):
         answer = read(stream)
@@ -256,7 +256,7 @@ def test_drafts_change_no_answer_beside_others(pair: Pair) -> None:
 def test_a_slot_is_continued_behind_rejected_drafts(pair: Pair) -> None:
     """What a lane holds after drafts is cache for exactly the tokens of the answer."""
     num_seen = 0
-    for request, _ in cases(pair, range(300, 320)):
+    for request, _ in cases(pair, range(300, 314)):
         first = replace(request, slot=1, can_shift=False, cache_prompt=False, stop=())
         answer = read(pair.drafting.submit(first))
         written = (*request.prompt_ids, *answer.tokens)
@@ -274,7 +274,7 @@ def test_a_slot_is_continued_behind_rejected_drafts(pair: Pair) -> None:
         fresh = read(pair.plain.submit(replace(follow, cache_prompt=False)))
         assert (cached.tokens, cached.text) == (fresh.tokens, fresh.text)
         assert cached.probs == pytest.approx(fresh.probs, abs=1e-6)
-    assert num_seen > 5
+    assert num_seen > 3
 
 
 def seen(pair: Pair, request: Request) -> Answer:
