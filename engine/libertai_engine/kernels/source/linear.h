@@ -60,7 +60,10 @@ void prepare_slice(const Input& input, int kind, const float* x, int64_t stride_
 void linear_slice(const Matrix& matrix, const Input& input, int n, float* y, int64_t stride_y,
                   int thread, int threads);
 
-// float <-> bf16, to nearest even; NaN stays NaN.
+// `count` numbers as bf16, to nearest even; NaN stays NaN.
+void to_bf16s(const float* from, int count, uint16_t* to);
+
+// The same for one number.
 inline float from_bf16(uint16_t value) {
   union {
     uint32_t bits;

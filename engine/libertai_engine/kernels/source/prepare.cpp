@@ -91,22 +91,21 @@ void groups_to_s8(const float* from, const Input& input, int64_t row) {
   }
 }
 
-void to_bf16s(const float* from, int cols, int padded, uint16_t* to) {
-  for (int k = 0; k < cols; ++k) {
-    const uint32_t bits = bits_of(from[k]);
-    const uint32_t even = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    const bool is_nan = (bits & 0x7fffffff) > kInfinity;
-    to[k] = static_cast<uint16_t>(is_nan ? 0x7fc0 : even);
-  }
-  std::memset(to + cols, 0, (padded - cols) * sizeof(uint16_t));
-}
-
 void to_fp32s(const float* from, int cols, int padded, float* to) {
   std::memcpy(to, from, cols * sizeof(float));
   std::memset(to + cols, 0, (padded - cols) * sizeof(float));
 }
 
 }  // namespace
+
+void to_bf16s(const float* from, int count, uint16_t* to) {
+  for (int k = 0; k < count; ++k) {
+    const uint32_t bits = bits_of(from[k]);
+    const uint32_t even = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    const bool is_nan = (bits & 0x7fffffff) > kInfinity;
+    to[k] = static_cast<uint16_t>(is_nan ? 0x7fc0 : even);
+  }
+}
 
 void prepare_slice(const Input& input, int kind, const float* x, int64_t stride_x, int thread,
                    int threads) {
@@ -116,7 +115,10 @@ void prepare_slice(const Input& input, int kind, const float* x, int64_t stride_
     const int64_t at = row * input.padded;
     switch (kind) {
       case FP32: to_fp32s(from, input.cols, input.padded, input.fp32 + at); break;
-      case BF16: to_bf16s(from, input.cols, input.padded, input.bf16 + at); break;
+      case BF16:
+        to_bf16s(from, input.cols, input.bf16 + at);
+        std::memset(input.bf16 + at + input.cols, 0, (input.padded - input.cols) * 2);
+        break;
       case INT8: to_u8(from, input.cols, input.padded, input.u8 + at, input.u8_scale + row); break;
       case INT4: groups_to_s8(from, input, row); break;
     }
