@@ -28,14 +28,15 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
+from form import DOCUMENT, SCHEMA
 from libertai_engine import Engine, EngineConfig, Request, SamplingParams
 from libertai_engine.engine import token_vocabulary
 from libertai_engine.grammar.compiler import CompiledGrammar, GrammarCompiler
-from libertai_engine.model.batch import Batch
 from libertai_engine.model.loader import load_model
 from libertai_engine.model.runner import ModelRunner
 from libertai_engine.text.tokenizer import Tokenizer
 from machine import machine
+from steering import SteeredRunner
 from vocabulary import train_tokenizer
 
 SIZES = (2048, 32_000, 128_256)
@@ -50,34 +51,6 @@ string ::= "\"" ([^"\\\x7F\x00-\x1F] | "\\" (["\\bfnrt] | "u" [0-9a-fA-F]{4}))* 
 number ::= ("-"? ([0-9] | [1-9] [0-9]{0,15})) ("." [0-9]+)? ([eE] [-+]? [0-9]{1,15})? ws
 ws     ::= | " " | "\n" [ \t]{0,20}
 """
-FORM: dict[str, tuple[Any, dict[str, Any]]] = {
-    "first_name": ("Anna", {"type": "string"}),
-    "last_name": ("Lindqvist", {"type": "string"}),
-    "date_of_birth": ("1984-03-17", {"type": "string", "format": "date"}),
-    "nationality": ("Swedish", {"type": "string"}),
-    "marital_status": ("married", {"enum": ["single", "married", "widowed", "divorced"]}),
-    "number_of_children": (2, {"type": "integer", "minimum": 0}),
-    "street_address": ("12 Harbour Road", {"type": "string"}),
-    "postal_code": ("41101", {"type": "string"}),
-    "city": ("Gothenburg", {"type": "string"}),
-    "country": ("Sweden", {"type": "string"}),
-    "phone_number": ("+46 31 123 45 67", {"type": "string"}),
-    "email_address": ("anna@example.com", {"type": "string", "format": "email"}),
-    "employment_status": ("employed", {"enum": ["employed", "self-employed", "unemployed"]}),
-    "occupation": ("engineer", {"type": "string"}),
-    "annual_income": (52000, {"type": "integer"}),
-    "preferred_contact_method": ("email", {"enum": ["email", "phone", "letter"]}),
-    "newsletter_subscription": (True, {"type": "boolean"}),
-    "has_accepted_terms": (True, {"type": "boolean"}),
-    "account_type": ("premium", {"enum": ["basic", "premium", "business"]}),
-    "customer_since": (2019, {"type": "integer"}),
-}
-DOCUMENT = {name: value for name, (value, _) in FORM.items()}
-SCHEMA = {
-    "type": "object",
-    "properties": {name: schema for name, (_, schema) in FORM.items()},
-    "required": [*FORM],
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,49 +191,16 @@ def follow(
     return seconds
 
 
-class Steered:
-    """A model runner whose most likely token is always the next one of `text`.
-
-    Everything else is the runner's; the slots' tokens are followed to know how far the text is.
-    """
-
-    def __init__(self, runner: ModelRunner, tokenizer: Tokenizer, text: str) -> None:
-        self._runner = runner
-        self._tokenizer = tokenizer
-        self._text = PROMPT + text
-        self._lanes: dict[int, list[int]] = {}
-        self.num_steps = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._runner, name)
-
-    def run(self, batch: Batch) -> torch.Tensor:
-        """Logits `[rows, vocab]` of the model, with one of them raised in each row."""
-        logits = self._runner.run(batch)
-        self.num_steps += 1
-        for row in batch.rows:
-            lane = self._lanes.setdefault(row.slot, [])
-            lane[row.start :] = row.token_ids
-        wanting = [row for row in batch.rows if row.num_logits]
-        for index, row in enumerate(wanting):
-            logits[index, self._next(self._lanes[row.slot])] = 1e4
-        return logits
-
-    def _next(self, token_ids: list[int]) -> int:
-        rest = self._text[len(self._tokenizer.decode(token_ids)) :]
-        return self._tokenizer.encode_behind(rest)[0] if rest else min(self._tokenizer.eos_ids)
-
-
 def measure_filling(folder: Path, rounds: int, *, is_compact: bool) -> Filling:
     """The form, filled in freely, held to its schema, and with forced text."""
     separators = (",", ":") if is_compact else (", ", ": ")
     text = json.dumps(DOCUMENT, separators=separators)
     model = load_model(EngineConfig(model=str(folder), dtype="fp32"), progress=False)
     tokenizer = Tokenizer(model.tokenizer, eos_ids=model.eos_ids)
-    ways: dict[str, tuple[Engine, Steered]] = {}
+    ways: dict[str, tuple[Engine, SteeredRunner]] = {}
     for name, forces in (("free", False), ("sampled", False), ("forced", True)):
         runner = ModelRunner(model.module, num_slots=1, context_size=2048, device=model.device)
-        steered = Steered(runner, tokenizer, text)
+        steered = SteeredRunner(runner, tokenizer, PROMPT + text)
         config = EngineConfig(model=str(folder), num_slots=1, forces_tokens=forces)
         ways[name] = (Engine(steered, tokenizer, config, None), steered)
     seconds: dict[str, list[float]] = {name: [] for name in ways}

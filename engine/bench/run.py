@@ -24,6 +24,7 @@ from machine import described
 from speed import plots, record, tables
 from speed.cases import GROUPS
 from speed.contest import Terms, run
+from speed.plan import Scope
 from speed.shapes import SHAPES
 
 RESULTS = Path(__file__).parent / "results"
@@ -69,9 +70,8 @@ def _num_cores() -> int:
 
 def measure(args: argparse.Namespace) -> record.Report:
     """All cases that were asked for, with a bar that names the latest."""
-    cases = [
-        case for name in args.only or GROUPS for case in GROUPS[name](args.model, args.precision)
-    ]
+    scope = Scope(models=args.model, precisions=args.precision, is_quick=args.quick)
+    cases = [case for name in args.only or GROUPS for case in GROUPS[name](scope)]
     args.models.mkdir(parents=True, exist_ok=True)
     terms = Terms(
         rounds=args.rounds,

@@ -51,7 +51,7 @@ def run(
         try:
             with _opened(setup, terms, shelf, skipped) as sides:
                 for case in together:
-                    rows += _contest(case, sides, terms)
+                    rows += _contest(case, sides, terms, shelf)
                     tick(f"{case.group}: {setup.model} {setup.precision} {case.label}")
         except SideFailed as error:
             skipped.append(f"{setup.model} {setup.precision}, {together[0].group}: {error}")
@@ -105,8 +105,18 @@ def _load_of(name: str, setup: Setup, terms: Terms, shelf: Shelf) -> Load:
     )
 
 
-def _contest(case: Case, sides: Mapping[str, Process], terms: Terms) -> list[Row]:
+def _contest(case: Case, sides: Mapping[str, Process], terms: Terms, shelf: Shelf) -> list[Row]:
     """All rounds of a case behind one that warms up."""
+
+    @contextmanager
+    def started(name: str, setup: Setup) -> Iterator[Process | None]:
+        if not _is_there(name, setup, terms):
+            yield None
+            return
+        with Process(name, terms.threads) as side:
+            side.call("load", _load_of(name, setup, terms, shelf))
+            yield side
+
     draw = random.Random(0)
     rounds = []
     begin = time.perf_counter()
@@ -116,7 +126,7 @@ def _contest(case: Case, sides: Mapping[str, Process], terms: Terms) -> list[Row
             sides={name: sides[name] for name in names},
             draw=draw,
             folder=terms.folder,
-            threads=terms.threads,
+            started=started,
         )
         rounds.append(case.run(place))
         if number and time.perf_counter() - begin > terms.seconds:

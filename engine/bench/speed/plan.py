@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,8 @@ from speed.record import Readings
 from speed.shapes import SHAPES, Shape
 
 BITS = {"fp32": 32.0, "bf16": 16.0, "int8": 8.5, "int4": 4.5}  # with the scales of 32 weights
+# NOTE: random weights repeat themselves, which drafts would make the most of: plain steps here.
+PLAIN = (("max_draft", 0), ("measures_quality", False))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +34,7 @@ class Setup:
     sides: tuple[str, ...]
     num_slots: int = 1
     context_size: int = 1024
-    options: tuple[tuple[str, Any], ...] = (("speculation", False),)
+    options: tuple[tuple[str, Any], ...] = PLAIN
 
     @property
     def shape(self) -> Shape:
@@ -45,13 +48,35 @@ class Setup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Which models, smallest first, and precisions a run is about."""
+
+    models: list[str]
+    precisions: list[str]
+    is_quick: bool = False
+
+    @property
+    def ends(self) -> list[str]:
+        """The smallest and the largest model."""
+        return list(dict.fromkeys([self.models[0], self.models[-1]]))
+
+
+class Start(Protocol):
+    """Starts a side for a setup: None if it cannot be had."""
+
+    def __call__(self, name: str, setup: Setup) -> AbstractContextManager[Process | None]:
+        """A process with its model."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Where a case runs: its sides, in this round's order, and the folder for files."""
 
     sides: Mapping[str, Process]
     draw: random.Random
     folder: Path
-    threads: int
+    started: Start
 
     def prompt(self, shape: Shape, length: int) -> list[int]:
         """Random token ids, none of them a control token or a single byte."""

@@ -31,8 +31,10 @@ SIDES = {
     "sampler": ("speed.sides.sampler", "OurSampler"),
     "llama.cpp sampler": ("speed.sides.llamacpp_sampler", "LlamaCppSampler"),
     "steered": ("speed.sides.steered", "Steered"),
+    "http": ("speed.sides.over_http", "OverHttp"),
     "limits": ("speed.sides.limits", "Limits"),
 }
+OF_OURS = {"libertai", "sampler", "steered", "http"}
 # What `libertai-engine` sets for itself; the others run as their users would run them.
 OURS = {"OMP_WAIT_POLICY": "PASSIVE"}
 ARGUMENTS: dict[str, type] = {"load": Load, "answer": Work}
@@ -50,7 +52,7 @@ class Process:
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         search = [str(BENCH), str(BENCH.parent), environment.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, search))
-        if SIDES[name][0].endswith((".ours", ".steered", ".sampler")):
+        if name in OF_OURS:
             environment |= {key: os.environ.get(key, value) for key, value in OURS.items()}
         begin = time.perf_counter()
         self._child = subprocess.Popen(
@@ -132,6 +134,7 @@ def serve(name: str) -> None:
             send({"result": _do(side, **json.loads(line))})
         except Exception as error:  # whoever asked decides what to make of it
             send({"error": f"{type(error).__name__}: {error}"})
+    side.close()
 
 
 def _do(side: Any, method: str, args: list[Any]) -> Any:

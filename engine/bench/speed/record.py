@@ -32,6 +32,7 @@ MEASURES = {
     "gap p99": Measure("ms", False),
     "first token": Measure("ms", False),
     "answer": Measure("ms", False),
+    "steps": Measure("of the model", False),
     "step": Measure("ms", False),
     "a token": Measure("us", False),
     "over HTTP, a token": Measure("ms", False),

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from speed.cases import answers, streams
-from speed.plan import Case
+from speed.cases import answers, engine, prefix, steered, streams
+from speed.plan import Case, Scope
 
-GROUPS: dict[str, Callable[[list[str], list[str]], list[Case]]] = {
+GROUPS: dict[str, Callable[[Scope], list[Case]]] = {
     "answers": answers.cases,
     "streams": streams.cases,
     "joining": streams.joining,
+    "prefix": prefix.cases,
+    "lookup": steered.lookup,
+    "constrained": steered.constrained,
+    "sampler": engine.sampler,
+    "http": engine.http,
+    "memory": engine.memory,
+    "context": engine.context,
+    "slots": engine.slots,
 }

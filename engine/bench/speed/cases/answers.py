@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from speed.plan import Case, Place, Setup
+from speed.plan import Case, Place, Scope, Setup
 from speed.record import LIMIT, Readings
 from speed.sides.base import Answer, Work
 
@@ -50,7 +50,7 @@ def limits_of(setup: Setup, place: Place) -> tuple[float, float]:
     return flop / setup.shape.matrix_flop, num_bytes / setup.bytes_a_step
 
 
-def cases(models: list[str], precisions: list[str]) -> list[Case]:
+def cases(scope: Scope) -> list[Case]:
     """fp32 with the smallest model only."""
     return [
         OneAnswer(
@@ -58,7 +58,7 @@ def cases(models: list[str], precisions: list[str]) -> list[Case]:
             prompt=256,
             new=32 if model == "60M" else 16,
         )
-        for model in models
-        for precision in precisions
+        for model in scope.models
+        for precision in scope.precisions
         if precision != "fp32" or model == "60M"
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from speed.cases.answers import limits_of
-from speed.plan import Case, Place, Setup
+from speed.plan import Case, Place, Scope, Setup
 from speed.record import LIMIT, Readings
 from speed.sides.base import Work
 
@@ -85,11 +85,11 @@ class Joined:
         return {"gap p50": median, "gap p99": high, "first token": first}
 
 
-def cases(models: list[str], precisions: list[str]) -> list[Case]:
+def cases(scope: Scope) -> list[Case]:
     """The largest and the smallest of the models."""
     found: list[Case] = []
-    for model in dict.fromkeys([models[0], models[-1]]):
-        for precision in precisions:
+    for model in scope.ends:
+        for precision in scope.precisions:
             if precision == "fp32":
                 continue
             sides = SIDES if model == "60M" else ("libertai", "llama.cpp", "limits")
@@ -98,9 +98,9 @@ def cases(models: list[str], precisions: list[str]) -> list[Case]:
     return found
 
 
-def joining(models: list[str], precisions: list[str]) -> list[Case]:
+def joining(scope: Scope) -> list[Case]:
     """bf16 only."""
-    if "bf16" not in precisions:
+    if "bf16" not in scope.precisions:
         return []
     return [
         Joined(
@@ -114,5 +114,5 @@ def joining(models: list[str], precisions: list[str]) -> list[Case]:
             late=1024 if model == "60M" else 512,
             new=64 if model == "60M" else 24,
         )
-        for model in dict.fromkeys([models[0], models[-1]])
+        for model in scope.ends
     ]

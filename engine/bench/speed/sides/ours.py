@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from libertai_engine import Engine, EngineConfig, Request, SamplingParams, load_engine
@@ -16,7 +16,8 @@ from libertai_engine.sequence import Delta, Finish
 from libertai_engine.stream import Stream
 from speed.sides.base import Answer, Load, Work
 
-GREEDY = SamplingParams(temperature=0.0, repeat_penalty=1.0, ignore_eos=True)
+UNTIL_END = SamplingParams(temperature=0.0, repeat_penalty=1.0)
+GREEDY = replace(UNTIL_END, ignore_eos=True)
 
 
 @dataclass(slots=True)
@@ -57,9 +58,7 @@ class Ours:
         return self._engine
 
     def load(self, load: Load) -> dict[str, str]:
-        """Load the model. Options that this engine does not have yet are left out."""
-        known = {each.name for each in fields(EngineConfig)}
-        options = {name: value for name, value in load.options.items() if name in known}
+        """Load the model and start an engine."""
         self._engine = load_engine(
             EngineConfig(
                 model=load.model,
@@ -67,7 +66,7 @@ class Ours:
                 threads=load.threads,
                 num_slots=load.num_slots,
                 context_size=load.context_size,
-                **options,
+                **load.options,
             ),
             progress=False,
         )
