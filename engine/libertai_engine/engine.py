@@ -75,6 +75,7 @@ class Engine:
             max_queue=config.max_queue,
             store_bytes=config.prefix_store_bytes,
             speculator=speculator or _speculator(config),
+            prefill_seconds=config.prefill_ms / 1e3,
         )
         self.grammars = GrammarCompiler(partial(token_vocabulary, tokenizer, runner.vocab_size))
         self._finalizer = weakref.finalize(self, self._worker.close)

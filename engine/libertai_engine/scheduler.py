@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from libertai_engine.model.batch import Batch, Row
+from libertai_engine.pacing import Pacer
 from libertai_engine.sequence import Sequence
 from libertai_engine.slots import Slot, SlotPool
 from libertai_engine.speculation import Speculator
@@ -64,11 +65,17 @@ class Scheduler:
     """First in, first out. Invariant: a sequence is waiting, or running in one slot, or gone."""
 
     def __init__(
-        self, slots: SlotPool[Any], batch_size: int, speculator: Speculator | None = None
+        self,
+        slots: SlotPool[Any],
+        batch_size: int,
+        speculator: Speculator | None = None,
+        pacer: Pacer | None = None,
     ) -> None:
+        """Without a `pacer`, prompts fill every step up to `batch_size` tokens."""
         self._slots = slots
         self._batch_size = batch_size
         self._speculator = speculator
+        self._pacer = Pacer(batch_size, 0.0) if pacer is None else pacer
         self.waiting: deque[Sequence] = deque()
         self.running: list[Running] = []
 
@@ -103,6 +110,7 @@ class Scheduler:
 
     def commit(self, step: Step) -> None:
         """Note that the rows of a step are in their lanes now, but for what was only drafted."""
+        self._pacer.end()
         for row, owner, draft in zip(step.batch.rows, step.owners, step.drafts, strict=True):
             owner.slot.token_ids.extend(row.token_ids[: len(row.token_ids) - len(draft)])
 
@@ -126,15 +134,15 @@ class Scheduler:
         self.waiting = still_waiting
 
     def _fill_batch(self) -> Step:
-        """Every decoding row, with its draft; what is left of the budget goes to longer rows."""
+        """Every decoding row, with its draft; longer rows as far as batch size and pace allow."""
         decoding = [each for each in self.running if each.num_left == 1]
         prefilling = [each for each in self.running if each.num_left > 1]
         # What a grammar has forced goes before prompts: somebody reads that answer already.
         prefilling.sort(key=lambda each: not each.sequence.num_generated)
         drafts = self._draft(decoding, is_alone=not prefilling)
         rows = [each.row(1, draft) for each, draft in zip(decoding, drafts, strict=True)]
-        # NOTE: at least one token, or a full set of decoding rows would starve new prompts.
-        budget = max(1, self._batch_size - sum(len(row.token_ids) for row in rows))
+        num_others = sum(len(row.token_ids) for row in rows)
+        budget = self._pacer.budget(num_others)
         owners = decoding
         for each in prefilling:
             if budget <= 0:
@@ -144,7 +152,9 @@ class Scheduler:
             rows.append(row)
             owners.append(each)
         drafts += [()] * (len(rows) - len(drafts))
-        return Step(Batch(tuple(rows)), tuple(owners), tuple(drafts))
+        batch = Batch(tuple(rows))
+        self._pacer.begin(num_others, batch.num_tokens - num_others)
+        return Step(batch, tuple(owners), tuple(drafts))
 
     def _draft(self, decoding: list[Running], *, is_alone: bool) -> list[tuple[int, ...]]:
         """What to try behind the next token of each; prompts beside them keep most of the step."""

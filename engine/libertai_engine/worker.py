@@ -17,6 +17,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from libertai_engine.errors import EngineUnavailable, GenerationFailed, InvalidRequest
+from libertai_engine.pacing import Pacer
 from libertai_engine.scheduler import Running, Scheduler
 from libertai_engine.sequence import Sequence
 from libertai_engine.slots import SlotJob, SlotPool
@@ -63,9 +64,11 @@ class Worker:
         max_queue: int,
         store_bytes: int,
         speculator: Speculator | None = None,
+        prefill_seconds: float = 0.0,
     ) -> None:
         self._slots: SlotPool[Any] = SlotPool(runner, runner.num_slots, store_bytes)
-        self._scheduler = Scheduler(self._slots, batch_size, speculator)
+        pacer = Pacer(batch_size, prefill_seconds)
+        self._scheduler = Scheduler(self._slots, batch_size, speculator, pacer)
         self._stepper = Stepper(runner, self._scheduler, speculator)
         self._streams: dict[Sequence, Stream] = {}
         self._capacity = runner.num_slots + max_queue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from libertai_engine.pacing import LEAST, Pacer
 from libertai_engine.sampling.sampler import SampledToken
 from libertai_engine.scheduler import Scheduler, Step
 from libertai_engine.sequence import Request, Sequence
@@ -21,11 +22,13 @@ def tokenizer() -> Tokenizer:
 class Bench:
     """A scheduler over recording lanes, and the steps it made."""
 
-    def __init__(self, tokenizer: Tokenizer, num_slots: int, batch_size: int) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, num_slots: int, batch_size: int, pacer: Pacer | None = None
+    ) -> None:
         self.tokenizer = tokenizer
         self.lanes = RecordingLanes()
         slots: SlotPool[LaneCopy] = SlotPool(self.lanes, num_slots, 100)
-        self.scheduler = Scheduler(slots, batch_size)
+        self.scheduler = Scheduler(slots, batch_size, pacer=pacer)
 
     def add(self, num_tokens: int, *, first: int = 10, slot: int | None = None) -> Sequence:
         prompt_ids = tuple(range(first, first + num_tokens))
@@ -79,6 +82,20 @@ def test_a_full_set_of_decoders_does_not_starve_a_prompt(tokenizer: Tokenizer) -
     bench.step()
     bench.add(3, first=30)
     assert shape(bench.step()) == [(1, 1, 1), (1, 1, 1), (0, 1, 0)]
+
+
+def test_a_prompt_adds_no_more_time_than_it_may(tokenizer: Tokenizer) -> None:
+    """Beside an answer it comes in small chunks, alone as fast as it can."""
+    ticks = iter(range(1000))
+    pacer = Pacer(batch_size=64, seconds=1e-3, clock=lambda: float(next(ticks)))
+    bench = Bench(tokenizer, num_slots=2, batch_size=64, pacer=pacer)
+    reader = bench.add(2)
+    bench.step()
+    bench.add(200, first=30)
+    assert shape(bench.step()) == [(2, 1, 1), (0, LEAST, 0)]
+    assert shape(bench.step()) == [(3, 1, 1), (LEAST, LEAST, 0)]
+    bench.scheduler.remove(lambda sequence: sequence is reader)
+    assert shape(bench.step()) == [(2 * LEAST, 64, 0)]
 
 
 def test_first_in_first_out(tokenizer: Tokenizer) -> None:
