@@ -270,6 +270,7 @@ def load_engine(config: EngineConfig | str, *, progress: bool | None = None) -> 
         context_size=config.context_size or model.train_context,
         device=model.device,
         features=FeatureTable(eyes.features, config.feature_bytes) if eyes else None,
+        kernels=config.kernels,
     )
     return Engine(runner, Tokenizer(model.tokenizer, eos_ids=model.eos_ids), config, model)
 
