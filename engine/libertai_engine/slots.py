@@ -29,15 +29,15 @@ logger = logging.getLogger(__name__)
 class Lanes(Protocol[Copy]):
     """What the model room can do with whole lanes (see `ModelRunner`). Lengths in tokens."""
 
-    def copy_prefix(self, source: int, target: int, length: int) -> None:
-        """Copy the first `length` positions from lane `source` to lane `target`."""
+    def copy_prefix(self, source: int, target: int, length: int, start: int = 0) -> None:
+        """Copy positions `[start, length)` from lane `source` to lane `target`."""
 
     def save_prefix(self, slot: int, length: int) -> Copy:
         """Copy the first `length` positions of a lane to host memory."""
         ...
 
-    def load_prefix(self, slot: int, prefix: Copy, length: int) -> None:
-        """Copy the first `length` positions of a host copy into a lane."""
+    def load_prefix(self, slot: int, prefix: Copy, length: int, start: int = 0) -> None:
+        """Copy positions `[start, length)` of a host copy into a lane."""
 
     def shift(self, slot: int, start: int, count: int, length: int) -> None:
         """Drop positions `[start, start + count)`; the rest of `length` moves up and is turned."""
@@ -174,15 +174,15 @@ class SlotPool(Generic[Copy]):
         if kept >= max(copied, stored_length):
             del slot.token_ids[kept:]
         elif source is not None and copied >= stored_length:
-            self._lanes.copy_prefix(source.index, slot.index, copied)
+            self._lanes.copy_prefix(source.index, slot.index, copied, kept)
             slot.token_ids = wanted[:copied]
         else:
-            self._load(slot, stored, stored_length)
+            self._load(slot, stored, stored_length, kept)
 
-    def _load(self, slot: Slot, stored: StoredPrefix[Copy] | None, length: int) -> None:
+    def _load(self, slot: Slot, stored: StoredPrefix[Copy] | None, length: int, kept: int) -> None:
         assert stored is not None, "a stored length of more than 0 has an entry"
         self._store.use(stored)
-        self._lanes.load_prefix(slot.index, stored.copy, length)
+        self._lanes.load_prefix(slot.index, stored.copy, length, kept)
         slot.token_ids = stored.token_ids[:length]
 
     def _longest_elsewhere(self, slot: Slot, wanted: list[int]) -> tuple[Slot | None, int]:

@@ -24,20 +24,23 @@ class RecordingLanes:
 
     held: dict[int, list[int]] = field(default_factory=dict)
     num_copies: int = 0
+    num_copied: int = 0
     num_saved: int = 0
 
-    def copy_prefix(self, source: int, target: int, length: int) -> None:
+    def copy_prefix(self, source: int, target: int, length: int, start: int = 0) -> None:
         assert len(self.held[source]) >= length
-        self.held[target] = self.held[source][:length]
+        self.held[target] = self.held.get(target, [])[:start] + self.held[source][start:length]
         self.num_copies += 1
+        self.num_copied += length - start
 
     def save_prefix(self, slot: int, length: int) -> LaneCopy:
         assert len(self.held[slot]) >= length
         self.num_saved += 1
         return LaneCopy(tuple(self.held[slot][:length]))
 
-    def load_prefix(self, slot: int, prefix: LaneCopy, length: int) -> None:
-        self.held[slot] = list(prefix.token_ids[:length])
+    def load_prefix(self, slot: int, prefix: LaneCopy, length: int, start: int = 0) -> None:
+        self.held[slot] = self.held.get(slot, [])[:start] + list(prefix.token_ids[start:length])
+        self.num_copied += length - start
 
     def shift(self, slot: int, start: int, count: int, length: int) -> None:
         assert len(self.held[slot]) >= length >= start + count
@@ -218,3 +221,20 @@ def test_what_a_shift_moved_is_no_prefix_of_anything() -> None:
     slots.release(other)
     slots.release(slot)
     assert run(slots, lanes, [1, 2, 5, 6, 7], asked=slot.index) == (slot.index, 2)
+
+
+def test_only_what_a_lane_lacks_is_copied() -> None:
+    """From another lane and from the store: a copy of all would cost more than the few tokens."""
+    slots, lanes = pool()
+    run(slots, lanes, [1, 2, 3, 4, 5, 6, 7], asked=0)
+    run(slots, lanes, [1, 2, 3, 4, 9], asked=1)
+    before = lanes.num_copied
+    assert run(slots, lanes, [1, 2, 3, 4, 5, 6, 8], asked=1) == (1, 6)
+    assert lanes.num_copied - before == 2
+    assert lanes.held[1] == [1, 2, 3, 4, 5, 6, 8]
+    run(slots, lanes, [1, 2, 50, 51, 52, 53], asked=0)  # the first prompt goes to the store
+    run(slots, lanes, [1, 60, 61, 62], asked=1)
+    before = lanes.num_copied
+    assert run(slots, lanes, [1, 2, 3, 4, 5, 6, 7, 8], asked=0) == (0, 7)
+    assert lanes.num_copied - before == 5
+    assert lanes.held[0] == [1, 2, 3, 4, 5, 6, 7, 8]

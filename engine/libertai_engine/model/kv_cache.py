@@ -80,11 +80,11 @@ class KVCache:
         _, kv_heads, _, head_dim = states.shape
         return states.new_empty(self.num_slots, kv_heads, self.context_size, head_dim)
 
-    def copy(self, source: int, target: int, length: int) -> None:
-        """Make the first `length` positions of lane `target` equal to those of `source`."""
+    def copy(self, source: int, target: int, length: int, start: int = 0) -> None:
+        """Make positions `[start, length)` of lane `target` equal to those of `source`."""
         for pair in self._lanes.values():
             for lanes in pair:
-                lanes[target, :, :length].copy_(lanes[source, :, :length])
+                lanes[target, :, start:length].copy_(lanes[source, :, start:length])
 
     def save(self, slot: int, length: int) -> KVPrefix:
         """A host copy of the first `length` positions of a lane."""
@@ -96,8 +96,8 @@ class KVCache:
         )
         return KVPrefix(keys, values, length)
 
-    def load(self, slot: int, prefix: KVPrefix, length: int) -> None:
-        """Write the first `length` positions of `prefix` into a lane.
+    def load(self, slot: int, prefix: KVPrefix, length: int, start: int = 0) -> None:
+        """Write positions `[start, length)` of `prefix` into a lane.
 
         Raises `ValueError`, and changes nothing, if the prefix was not taken from such lanes.
         """
@@ -105,8 +105,8 @@ class KVCache:
         for (key_lanes, value_lanes), keys, values in zip(
             self._lanes.values(), prefix.keys, prefix.values, strict=True
         ):
-            key_lanes[slot, :, :length].copy_(keys[:, :length])
-            value_lanes[slot, :, :length].copy_(values[:, :length])
+            key_lanes[slot, :, start:length].copy_(keys[:, start:length])
+            value_lanes[slot, :, start:length].copy_(values[:, start:length])
 
     def _check_shapes(self, prefix: KVPrefix) -> None:
         lanes = [pair[side] for side in (0, 1) for pair in self._lanes.values()]

@@ -139,9 +139,9 @@ class ModelRunner:
             assert max(ids) < size or all(each < size or is_image_id(each) for each in ids)
 
     @torch.inference_mode()
-    def copy_prefix(self, source: int, target: int, length: int) -> None:
-        """Make the first `length` positions of slot `target` equal to those of `source`."""
-        self._cache.copy(source, target, length)
+    def copy_prefix(self, source: int, target: int, length: int, start: int = 0) -> None:
+        """Make positions `[start, length)` of slot `target` equal to those of `source`."""
+        self._cache.copy(source, target, length, start)
 
     @torch.inference_mode()
     def save_prefix(self, slot: int, length: int) -> KVPrefix:
@@ -149,10 +149,10 @@ class ModelRunner:
         return self._cache.save(slot, length)
 
     @torch.inference_mode()
-    def load_prefix(self, slot: int, prefix: KVPrefix, length: int) -> None:
-        """Put the first `length` positions of `prefix` back, into any slot."""
-        assert 0 <= length <= prefix.length
-        self._cache.load(slot, prefix, length)
+    def load_prefix(self, slot: int, prefix: KVPrefix, length: int, start: int = 0) -> None:
+        """Put positions `[start, length)` of `prefix` back, into any slot."""
+        assert 0 <= start <= length <= prefix.length
+        self._cache.load(slot, prefix, length, start)
 
     @torch.inference_mode()
     def shift(self, slot: int, start: int, count: int, length: int) -> None:

@@ -87,6 +87,19 @@ def test_a_saved_prefix_survives_its_lane() -> None:
     assert torch.equal(lane(cache, 0, 1, 6)[0][:, 4:], after[0][:, 4:])
 
 
+def test_what_is_there_already_is_left_alone() -> None:
+    """Copying and loading from `start` on write nothing before it."""
+    cache = KVCache(num_slots=3, context_size=8)
+    fill(cache, packed(*(Row(slot, 0, (1,) * 8, 0) for slot in range(3))))
+    source, target, other = (lane(cache, 0, slot, 8)[0] for slot in range(3))
+    cache.copy(0, 1, 6, 4)
+    cache.load(2, cache.save(0, 7), 7, 5)
+    expected = torch.cat((target[:, :4], source[:, 4:6], target[:, 6:]), dim=1)
+    assert torch.equal(lane(cache, 0, 1, 8)[0], expected)
+    expected = torch.cat((other[:, :5], source[:, 5:7], other[:, 7:]), dim=1)
+    assert torch.equal(lane(cache, 0, 2, 8)[0], expected)
+
+
 def test_untouched_lanes_cost_no_memory() -> None:
     """Two gigabytes of lanes with one written token take far less than that."""
     statm = Path("/proc/self/statm")
