@@ -32,6 +32,9 @@ REMEMBERED = 0.7  # of what earlier drafts tell, at every draft
 FADED = 0.98  # of the same, at every step without one
 SURE = 0.98  # no draft is surer
 
+# NOTE: measured against plain steps of another time, drafts may seem to cost nothing. Were that
+# believed, no plain step would ever be measured again.
+LEAST = 0.02  # of a step: what a drafted token costs at least, whatever was measured
 FIRST_GUESS = 0.05  # of a step: what one token more may cost, before it was measured
 NEWS = 0.25  # share of a new measurement in a mean, at least
 OUTLIER = 3.0  # times the mean is the most that a measurement counts for
@@ -279,7 +282,7 @@ class AdaptiveSpeculator:
         if not report.is_plain:
             return report.seconds * num_drafted / report.num_tokens
         expected = self._costs.of(num_rows, num_drafted) or plain
-        return min(report.seconds, OUTLIER * expected) - plain
+        return max(min(report.seconds, OUTLIER * expected) - plain, LEAST * num_drafted * plain)
 
     def _book(self, follower: _Follower, verdict: Verdict, profit: float) -> None:
         if not verdict.num_drafted:
@@ -339,4 +342,4 @@ class AdaptiveSpeculator:
     def _excess(self, num_rows: int, num_drafted: int, plain: float) -> float:
         """What the drafts of a step add to its time, in plain steps."""
         cost = self._costs.of(num_rows, num_drafted) or plain
-        return max(cost / plain - 1, 0.0)
+        return max(cost / plain - 1, LEAST * num_drafted)
