@@ -84,7 +84,7 @@ def test_chat_keeps_the_conversation_in_its_slot(
 
 def test_info_names_what_a_model_is(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two layers of two heads of 12 float32 for keys and values: 384 bytes a token."""
-    assert main(["info", str(tiny_model)]) == 0
+    assert main(["info", str(tiny_model), "--kernels", "torch"]) == 0
     table = dict(
         re.split(r" {2,}", line, maxsplit=1) for line in capsys.readouterr().out.splitlines()
     )
@@ -93,6 +93,7 @@ def test_info_names_what_a_model_is(tiny_model: Path, capsys: pytest.CaptureFixt
     assert table["vocabulary"] == "400 tokens"
     assert table["KV cache"] == "384 bytes a token, float32"
     assert table["end of answer"] == "2, 399"
+    assert table["small steps"] == "transformers (torch's kernels were asked for)"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from libertai_engine.cli import arguments
 
 if TYPE_CHECKING:
+    from libertai_engine.config import Kernels
     from libertai_engine.model.loader import LoadedModel
 
 PROBE_TOKENS = 16
@@ -29,19 +30,21 @@ def run(args: Namespace) -> int:
 
     from libertai_engine.model.loader import load_model
 
-    rows = describe(load_model(config, progress=sys.stderr.isatty()))
+    rows = describe(load_model(config, progress=sys.stderr.isatty()), config.kernels)
     width = max(map(len, rows))
     for name, value in rows.items():
         print(f"{name:<{width}}  {value}")
     return 0
 
 
-def describe(model: LoadedModel) -> dict[str, Any]:
+def describe(model: LoadedModel, kernels: Kernels = "auto") -> dict[str, Any]:
     """Name to value, in the order to print. Evaluates one token, to see what the cache takes."""
     from libertai_engine.model.runner import ModelRunner
     from libertai_engine.text.tokenizer import Tokenizer
 
-    runner = ModelRunner(model.module, num_slots=1, context_size=PROBE_TOKENS, device=model.device)
+    runner = ModelRunner(
+        model.module, num_slots=1, context_size=PROBE_TOKENS, device=model.device, kernels=kernels
+    )
     tokenizer = Tokenizer(model.tokenizer, eos_ids=model.eos_ids)
     special = {"BOS": tokenizer.bos_token, "EOS": tokenizer.eos_token}
     return {
@@ -57,6 +60,7 @@ def describe(model: LoadedModel) -> dict[str, Any]:
         "end of answer": ", ".join(map(str, sorted(tokenizer.eos_ids))),
         "chat template": "yes" if tokenizer.chat_template else "none (ChatML is used)",
         "KV cache": f"{runner.cache_nbytes // PROBE_TOKENS:,} bytes a token, {model.dtype_name}",
+        "small steps": f"transformers ({runner.why_not_lean})" if runner.why_not_lean else "native",
     }
 
 

@@ -30,7 +30,10 @@ class NotLean(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerParts:
-    """One layer. Gains are fp32; those of heads are None where heads have no norm."""
+    """One layer. Gains are fp32; those of heads are None where heads have no norm.
+
+    A token sees `window` positions, itself included; 0 means all of them.
+    """
 
     q: Matrix
     k: Matrix
@@ -44,6 +47,7 @@ class LayerParts:
     q_gain: Tensor | None  # [head_dim]
     k_gain: Tensor | None
     rotates: bool
+    window: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,10 +82,10 @@ def take_apart(
     module: PreTrainedModel, manners: Sequence[Manner], context_size: int
 ) -> DecoderParts:
     """The parts of `module`, whose layers attended as `manners` say. Raises `NotLean`."""
-    _check_manners(manners, context_size)
     decoder, output = module.get_decoder(), module.get_output_embeddings()
     _check_children(decoder)
-    layers = tuple(_layer(each) for each in decoder.layers)
+    _check_manners(manners, len(decoder.layers))
+    layers = tuple(map(_layer, decoder.layers, manners))
     first = decoder.layers[0]
     _check_parameters(module, decoder, output)
     head_dim = int(first.self_attn.head_dim)
@@ -110,12 +114,12 @@ def take_apart(
     return parts
 
 
-def _check_manners(manners: Sequence[Manner], context_size: int) -> None:
+def _check_manners(manners: Sequence[Manner], num_layers: int) -> None:
+    if len(manners) != num_layers:
+        raise NotLean("layers that attend more than once, or not at all")
     for each in manners:
         if each.softcap is not None or each.sinks is not None:
             raise NotLean("attention with soft caps or sinks")
-        if each.window is not None and each.window < context_size:
-            raise NotLean("attention through a sliding window")
         if each.window is None and each.rule is not None:
             raise NotLean("attention with a mask of its own")
 
@@ -130,7 +134,7 @@ def _children(part: Any) -> set[str]:
     return {name for name, _ in part.named_children()}
 
 
-def _layer(layer: Any) -> LayerParts:
+def _layer(layer: Any, manner: Manner) -> LayerParts:
     attention, mlp = getattr(layer, "self_attn", None), getattr(layer, "mlp", None)
     norms = {"input_layernorm", "post_attention_layernorm"}
     if attention is None or mlp is None or not norms <= _children(layer):
@@ -157,6 +161,7 @@ def _layer(layer: Any) -> LayerParts:
         q_gain=q_gain,
         k_gain=k_gain,
         rotates=bool(getattr(attention, "use_rope", True)),
+        window=manner.window or 0,
     )
 
 

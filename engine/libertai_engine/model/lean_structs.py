@@ -34,7 +34,8 @@ class LayerStruct(ctypes.Structure):
     _fields_ = [
         *((name, MatrixStruct) for name in _MATRICES),
         *((name, ctypes.c_void_p) for name in _GAINS),
-        ("rotates", ctypes.c_int64),
+        ("rotates", ctypes.c_int32),
+        ("window", ctypes.c_int32),
     ]
 
 
@@ -103,6 +104,7 @@ def _layer_struct(layer: LayerParts) -> LayerStruct:
         *(getattr(layer, name).struct for name in _MATRICES),
         *(None if gain is None else gain.data_ptr() for gain in gains),
         int(layer.rotates),
+        layer.window,
     )
 
 

@@ -20,16 +20,15 @@ from libertai_engine.model.runner import ModelRunner
 from tests.fakes import VOCAB_SIZE, random_model
 
 CONTEXT = 64
-LEAN = ("llama", "qwen2", "qwen3", "smollm3", "gemma", "granite")
+LEAN = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "granite")
 REASONS = {
-    "mistral": "sliding window",
     "gemma2": "soft caps",
-    "gemma3_text": "sliding window",
+    "gemma3_text": "weights without a place",
     "gpt2": "another structure",
     "mixtral": "another structure",
     "gpt_oss": "soft caps or sinks",
     "deepseek_v3": "another structure",
-    "llama4_text": "a mask of its own",
+    "llama4_text": "another structure",
 }
 needs_compiler = pytest.mark.skipif(
     not isinstance(native(), Library), reason="no native kernels on this machine"
@@ -164,11 +163,14 @@ def test_other_models_say_why_they_are_not_lean(family: str) -> None:
 
 
 @needs_compiler
-def test_a_window_that_is_never_full_is_none() -> None:
-    """A sliding window as long as the context hides nothing."""
-    module = random_model("mistral", sliding_window=CONTEXT)
-    lean, plain = both(module)
-    rows = (Row(0, 0, tokens(12, 8), 1),)
+@pytest.mark.parametrize("window", [5, 256, 300, 700])
+def test_sliding_windows(window: int) -> None:
+    """A token sees as many positions as the window is long, chunks before them not at all."""
+    lean, plain = both(random_model("mistral", sliding_window=window), context_size=700)
+    prompt, more = tokens(600, 1), tokens(9, 2)
+    for runner in (lean, plain):
+        runner.run(Batch((Row(1, 0, prompt, 0), Row(2, 0, prompt[:254], 0))))
+    rows = (Row(1, 600, more, 9), Row(2, 254, more[:4], 4))
     assert apart(lean.run(Batch(rows)), plain.run(Batch(rows))) < 1e-5
 
 

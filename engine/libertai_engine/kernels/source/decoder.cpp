@@ -74,7 +74,8 @@ class Decoder {
   void place(int index, int64_t token, int64_t head);
   template <int W, typename Lane>
   void attend_unit(int index, int64_t unit);
-  void join_heads(int thread, int threads);
+  int64_t first_seen(int index, int64_t token) const;
+  void join_heads(int index, int thread, int threads);
   void logits(int thread, int threads);
 
   DecoderShape shape_;
@@ -230,7 +231,7 @@ void Decoder::layer(const DecoderLayer& weights, int index, int thread, int thre
   barrier_.wait(threads);
   attend(index);
   barrier_.wait(threads);
-  join_heads(thread, threads);
+  join_heads(index, thread, threads);
   barrier_.wait(threads);
   prepare(heads_, {&weights.o}, mixed_, thread, threads);
   multiply(weights.o, heads_, y_, thread, threads);
@@ -293,6 +294,12 @@ void Decoder::place(int index, int64_t token, int64_t head) {
   for (int i = 0; i < size; ++i) narrow(from[i], to + i);
 }
 
+// The first position that a token sees in a layer.
+int64_t Decoder::first_seen(int index, int64_t token) const {
+  const int64_t window = layers_[index].window, position = positions_[token];
+  return window == 0 || position < window ? 0 : position - window + 1;
+}
+
 // Threads take units as they come: who computes one does not change it.
 void Decoder::attend(int index) {
   const int64_t end = first_unit_.back();
@@ -315,13 +322,14 @@ void Decoder::attend_unit(int index, int64_t unit) {
   const Run& run = step_.run[r];
   const int64_t chunks = chunks_of(run.start + run.count), size = part_size(shape_.head_dim);
   const int64_t kv_head = (unit - first_unit_[r]) / chunks, chunk = (unit - first_unit_[r]) % chunks;
-  const int64_t offset = run.slot * lanes_.slot_stride + kv_head * lanes_.head_stride +
-                         chunk * kChunk * shape_.head_dim;
-  const Lane* keys = static_cast<const Lane*>(keys_[index]) + offset;
-  const Lane* values = static_cast<const Lane*>(values_[index]) + offset;
+  const int64_t lane = run.slot * lanes_.slot_stride + kv_head * lanes_.head_stride;
   for (int64_t t = run.first; t < run.first + run.count; ++t) {
-    const int64_t count = std::min<int64_t>(kChunk, positions_[t] + 1 - chunk * kChunk);
+    const int64_t begin = std::max(chunk * kChunk, first_seen(index, t));
+    const int64_t count = std::min<int64_t>((chunk + 1) * kChunk, positions_[t] + 1) - begin;
     if (count <= 0) continue;
+    const int64_t offset = lane + begin * shape_.head_dim;
+    const Lane* keys = static_cast<const Lane*>(keys_[index]) + offset;
+    const Lane* values = static_cast<const Lane*>(values_[index]) + offset;
     for (int turn = 0; turn < turns_; ++turn) {
       const int64_t head = kv_head * group_ + turn * W;
       const int64_t query = (t * shape_.kv_heads + kv_head) * turns_ + turn;
@@ -334,13 +342,14 @@ void Decoder::attend_unit(int index, int64_t unit) {
   }
 }
 
-void Decoder::join_heads(int thread, int threads) {
+void Decoder::join_heads(int index, int thread, int threads) {
   const Share mine = share_of(int64_t{step_.tokens} * shape_.heads, thread, threads);
   const int64_t size = part_size(shape_.head_dim);
   for (int64_t unit = mine.begin; unit < mine.end; ++unit) {
     const int64_t t = unit / shape_.heads, head = unit % shape_.heads;
-    join(parts_.floats() + unit * num_chunks_ * size, chunks_of(positions_[t] + 1),
-         shape_.head_dim, mixed_.at(t) + head * shape_.head_dim);
+    const int64_t first = first_seen(index, t) / kChunk;
+    join(parts_.floats() + (unit * num_chunks_ + first) * size,
+         chunks_of(positions_[t] + 1) - first, shape_.head_dim, mixed_.at(t) + head * shape_.head_dim);
   }
 }
 

@@ -16,7 +16,8 @@ struct DecoderLayer {
   const float* norm_mid;  // [hidden]
   const float* q_gain;    // [head_dim], or null: no norm of the heads
   const float* k_gain;
-  int64_t rotates;  // 0: this layer knows no positions
+  int32_t rotates;  // 0: this layer knows no positions
+  int32_t window;   // positions that a token sees, itself included; 0: all
 };
 
 struct DecoderShape {
