@@ -12,16 +12,38 @@ namespace {
 struct Int8Kind {
   using Weight = int8_t;
   using Activation = uint8_t;
+  using Number = int32_t;
   static INLINE const uint8_t* activations(const Input& input) { return input.u8; }
 
   // sum = w . (x + 128), so 128 times the row's sum is too much.
-  static INLINE float scaled(const Matrix& m, const Input& input, int64_t row, int i, int32_t sum) {
-    const int32_t exact = sum - 128 * static_cast<const int32_t*>(m.extra)[row];
-    const float scale = static_cast<const float*>(m.scale)[row] * input.u8_scale[i];
-    const float y = static_cast<float>(exact) * scale;
-    return m.bias ? y + m.bias[row] : y;
+  template <int N>
+  static INLINE void scaled(const Matrix& m, const Input& input, int64_t row, int i0,
+                            const int32_t* sums, float* y) {
+    const int32_t surplus = 128 * static_cast<const int32_t*>(m.extra)[row];
+    const float scale = static_cast<const float*>(m.scale)[row];
+    for (int i = 0; i < N; ++i)
+      y[i] = static_cast<float>(sums[i] - surplus) * (scale * input.u8_scale[i0 + i]);
   }
 };
+
+#if defined(KERNELS_AVX512)
+
+INLINE void sums_of_eight(const __m512i* eight, int32_t* to) {
+  __m256i halves[8];
+  each<8>(BODY(r) {
+    const __m512i all = eight[r];
+    halves[r] = _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti32x8_epi32(all, 1));
+  });
+  const __m256i a = _mm256_hadd_epi32(_mm256_hadd_epi32(halves[0], halves[1]),
+                                      _mm256_hadd_epi32(halves[2], halves[3]));
+  const __m256i b = _mm256_hadd_epi32(_mm256_hadd_epi32(halves[4], halves[5]),
+                                      _mm256_hadd_epi32(halves[6], halves[7]));
+  const __m256i low = _mm256_permute2x128_si256(a, b, 0x20);
+  const __m256i high = _mm256_permute2x128_si256(a, b, 0x31);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_add_epi32(low, high));
+}
+
+#endif
 
 #if defined(KERNELS_VNNI)
 
@@ -33,9 +55,7 @@ struct Int8 : Int8Kind {
   static INLINE Loaded load(const int8_t* from) { return _mm512_loadu_si512(from); }
   static INLINE Loaded load_x(const uint8_t* from) { return _mm512_loadu_si512(from); }
   static INLINE Sum add(Sum sum, Loaded w, Loaded x) { return _mm512_dpbusd_epi32(sum, x, w); }
-  static INLINE float result(const Matrix& m, const Input& input, int64_t row, int i, Sum sum) {
-    return scaled(m, input, row, i, _mm512_reduce_add_epi32(sum));
-  }
+  static INLINE void totals(const Sum* eight, int32_t* to) { sums_of_eight(eight, to); }
 };
 
 #elif defined(KERNELS_AVX512)
@@ -53,9 +73,7 @@ struct Int8 : Int8Kind {
   static INLINE Sum add(Sum sum, Loaded w, Loaded x) {
     return _mm512_add_epi32(sum, _mm512_madd_epi16(w, x));
   }
-  static INLINE float result(const Matrix& m, const Input& input, int64_t row, int i, Sum sum) {
-    return scaled(m, input, row, i, _mm512_reduce_add_epi32(sum));
-  }
+  static INLINE void totals(const Sum* eight, int32_t* to) { sums_of_eight(eight, to); }
 };
 
 #elif defined(KERNELS_AVX2)
@@ -73,12 +91,13 @@ struct Int8 : Int8Kind {
   static INLINE Sum add(Sum sum, Loaded w, Loaded x) {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(w, x));
   }
-  static INLINE float result(const Matrix& m, const Input& input, int64_t row, int i, Sum sum) {
-    alignas(32) int32_t lanes[8];
-    _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), sum);
-    int32_t all = 0;
-    for (int32_t lane : lanes) all += lane;
-    return scaled(m, input, row, i, all);
+  static INLINE void totals(const Sum* eight, int32_t* to) {
+    for (int k = 0; k < kEight; ++k) {
+      alignas(32) int32_t lanes[8];
+      _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), eight[k]);
+      to[k] = 0;
+      for (int32_t lane : lanes) to[k] += lane;
+    }
   }
 };
 
@@ -103,8 +122,8 @@ struct Int8 : Int8Kind {
     for (int k = 0; k < kStep; ++k) sum += w.v[k] * x.v[k];
     return sum;
   }
-  static INLINE float result(const Matrix& m, const Input& input, int64_t row, int i, Sum sum) {
-    return scaled(m, input, row, i, sum);
+  static INLINE void totals(const Sum* eight, int32_t* to) {
+    std::memcpy(to, eight, kEight * sizeof(Sum));
   }
 };
 

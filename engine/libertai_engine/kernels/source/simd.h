@@ -66,7 +66,21 @@ struct Lanes {
   INLINE void store(float* to) const { _mm512_storeu_ps(to, v); }
   INLINE Lanes plus_product(Lanes a, Lanes b) const { return {_mm512_fmadd_ps(a.v, b.v, v)}; }
   INLINE Lanes times(Lanes other) const { return {_mm512_mul_ps(v, other.v)}; }
-  INLINE float sum() const { return _mm512_reduce_add_ps(v); }
+  // The sums of eight vectors, each in the same order.
+  static INLINE void sums(const Lanes* eight, float* to) {
+    __m256 halves[8];
+    each<8>(BODY(r) {
+      const __m512 all = eight[r].v;
+      halves[r] = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+    });
+    const __m256 a = _mm256_hadd_ps(_mm256_hadd_ps(halves[0], halves[1]),
+                                    _mm256_hadd_ps(halves[2], halves[3]));
+    const __m256 b = _mm256_hadd_ps(_mm256_hadd_ps(halves[4], halves[5]),
+                                    _mm256_hadd_ps(halves[6], halves[7]));
+    const __m256 low = _mm256_permute2f128_ps(a, b, 0x20);
+    const __m256 high = _mm256_permute2f128_ps(a, b, 0x31);
+    _mm256_storeu_ps(to, _mm256_add_ps(low, high));
+  }
 };
 
 #elif defined(KERNELS_AVX2)
@@ -87,10 +101,13 @@ struct Lanes {
   INLINE void store(float* to) const { _mm256_storeu_ps(to, v); }
   INLINE Lanes plus_product(Lanes a, Lanes b) const { return {_mm256_fmadd_ps(a.v, b.v, v)}; }
   INLINE Lanes times(Lanes other) const { return {_mm256_mul_ps(v, other.v)}; }
-  INLINE float sum() const {
-    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+  static INLINE void sums(const Lanes* eight, float* to) {
+    for (int k = 0; k < 8; ++k) {
+      const __m256 all = eight[k].v;
+      const __m128 four = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
+      const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+      to[k] = _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+    }
   }
 };
 
@@ -128,9 +145,28 @@ struct Lanes {
     for (int i = 0; i < kLanes; ++i) out.v[i] = v[i] * other.v[i];
     return out;
   }
-  INLINE float sum() const { return (v[0] + v[1]) + (v[2] + v[3]); }
+  static INLINE void sums(const Lanes* eight, float* to) {
+    for (int k = 0; k < 8; ++k)
+      to[k] = (eight[k].v[0] + eight[k].v[1]) + (eight[k].v[2] + eight[k].v[3]);
+  }
 };
 
+#endif
+
+// Keeps a value in its register: else the compiler would load it again wherever it is used, and the
+// loads would take longer than the products.
+#if defined(KERNELS_AVX512)
+INLINE void hold(__m512i& value) { asm("" : "+v"(value)); }
+INLINE void hold(Lanes& value) { asm("" : "+v"(value.v)); }
+#if defined(KERNELS_BF16)
+INLINE void hold(__m512bh& value) { asm("" : "+v"(value)); }
+#endif
+#elif defined(KERNELS_AVX2)
+INLINE void hold(__m256i& value) { asm("" : "+x"(value)); }
+INLINE void hold(Lanes& value) { asm("" : "+x"(value.v)); }
+#else
+template <typename T>
+INLINE void hold(T&) {}
 #endif
 
 }  // namespace kernels
