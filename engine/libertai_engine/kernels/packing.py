@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -37,7 +38,7 @@ class Packed:
 
     def matrix(self, bias: Tensor | None = None) -> Matrix:
         """What the native kernels multiply with; shares this memory. bias [rows] or none."""
-        sums = self.weight.sum(1, dtype=torch.int32) if self.kind == "int8" else None  # [rows]
+        sums = _row_sums(self.weight) if self.kind == "int8" else None  # [rows]
         return Matrix(
             self.kind,
             self.rows,
@@ -53,6 +54,11 @@ class Packed:
     def nbytes(self) -> int:
         """Bytes of weights and scales."""
         return self.weight.nbytes + self.scale.nbytes
+
+
+def _row_sums(codes: Tensor) -> Tensor:
+    """Sums of int8 codes [rows, cols], as int32. NOTE: torch would make all of them int32 first."""
+    return torch.from_numpy(codes.numpy().sum(1, dtype=np.int32))
 
 
 def pack_int8(codes: Tensor, scale: Tensor) -> Packed:

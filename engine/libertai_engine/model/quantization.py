@@ -6,6 +6,8 @@ linear layers and its embeddings, and a `Quantization` that tells what became of
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +33,7 @@ from libertai_engine.model.rounding import round_to_int4, round_to_int8
 
 # What decides which expert sees a token: tiny, and a small error sends a token elsewhere.
 _ROUTERS = ("gate", "router", "shared_expert_gate")
+_LARGE = 1 << 20  # numbers of a matrix that is worth a call of the system
 _MIN_ROWS = 8  # fewer are no matrix that is worth it
 
 
@@ -72,6 +75,7 @@ def quantize(module: PreTrainedModel, precision: Precision, *, progress: bool) -
     norms, vision towers, routers, and experts that are no linear layers. Raises `ModelLoadError`
     for weights that are not finite.
     """
+    bytes_before = count_bytes(module)
     head_name = name_of(module, module.get_output_embeddings())
     shared = _quantize_embedding(module)
     if head_name is not None and shared is not None:
@@ -81,6 +85,25 @@ def quantize(module: PreTrainedModel, precision: Precision, *, progress: bool) -
         kind: Precision = "int8" if names[0] == head_name else precision
         weight = matrix_of(module.get_submodule(names[0]))
         replace_linear(module, names, _quantized(names[0], weight, kind))
+        if weight.numel() >= _LARGE:
+            give_memory_back()
+    _leave_file(module, bytes_before)
+
+
+def give_memory_back() -> None:
+    """Return to the system what was freed. NOTE: glibc keeps it where pieces of it are in use."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # other systems have no such call
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _leave_file(module: nn.Module, bytes_before: int) -> None:
+    """Copy the few weights that are left, if they are few.
+
+    NOTE: they may lie in a mapped file, all of which then stays in memory.
+    """
+    if 4 * count_kept_bytes(module) < bytes_before:
+        for each in module.parameters():
+            each.data = each.data.clone()
 
 
 def _quantized(name: str, weight: Tensor, precision: Precision) -> QuantizedMatrix:

@@ -19,6 +19,7 @@ from libertai_engine.model.quantization import (
     Quantization,
     count_bytes,
     count_kept_bytes,
+    give_memory_back,
     matrices,
     quantize,
     settle,
@@ -52,6 +53,7 @@ def reduce(
     quantize(module, precision, progress=progress)
     settle(module, library, keeps_order=keeps_order)
     quality = compare(before, module, text) if before else None
+    give_memory_back()
     return describe(module, precision, quality, bytes_before=bytes_before)
 
 
@@ -72,6 +74,7 @@ def describe(
 def take(module: PreTrainedModel, entry: Entry, library: Library | None) -> Quantization:
     """Get a module ready that was quantized when it was loaded."""
     settle(module, library)
+    give_memory_back()
     quantized = sum(each.rows * each.cols for each in matrices(module))
     before = count_kept_bytes(module) + 2 * quantized
     return describe(module, entry.precision, entry.quality, bytes_before=before)
