@@ -11,7 +11,8 @@ help:
 	@echo "make demo    set up, then answer prompts in-process and over HTTP"
 	@echo "make test    set up, then run everything CI runs"
 	@echo "make lint    ruff and mypy"
-	@echo "make bench   speed against transformers' generate: a table and a plot"
+	@echo "make bench   speed beside llama.cpp and transformers: tables and plots (half an hour;"
+	@echo "             .venv/bin/python engine/bench/run.py --quick takes minutes)"
 	@echo "make record  record the cassettes anew from real servers (see cassettes/README.md)"
 
 demo: $(VENV)/.ready-all
@@ -26,9 +27,10 @@ lint: $(VENV)/.ready-test
 	$(BIN)/mypy
 
 bench: $(VENV)/.ready-test
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python engine/bench/run.py
+	$(BIN)/python engine/bench/run.py
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python engine/bench/conversations.py
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python engine/bench/embeddings.py
+	$(BIN)/python engine/bench/import_time.py
 
 record: $(VENV)/.ready-test
 	@if env | grep -q '^LIBERTAI_RECORD_'; then \

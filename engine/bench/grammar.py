@@ -37,7 +37,7 @@ from libertai_engine.model.runner import ModelRunner
 from libertai_engine.text.tokenizer import Tokenizer
 from machine import machine
 from steering import SteeredRunner
-from vocabulary import train_tokenizer
+from trained_tokenizer import train_tokenizer
 
 SIZES = (2048, 32_000, 128_256)
 GREEDY = SamplingParams(temperature=0.0, repeat_penalty=1.0)

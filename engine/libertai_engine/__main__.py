@@ -1,4 +1,4 @@
-"""The command line: `libertai-engine serve | chat | complete | info | quantize`.
+"""The command line: `libertai-engine serve | chat | complete | info | bench | quantize`.
 
 In: arguments. Out: an exit code: 0 done, 1 failed, 2 wrong arguments, 130 interrupted. Errors are
 one line on stderr.
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from libertai_engine.cli import chat, complete, info, quantize, serve
+from libertai_engine.cli import bench, chat, complete, info, quantize, serve
 from libertai_engine.errors import EngineError
 
 PROGRAM = "libertai-engine"
@@ -20,7 +20,7 @@ INTERRUPTED = 130
 
 # Each is a module with `add_arguments(parser)` and `run(args) -> exit code`; the first line of
 # its docstring is the help.
-COMMANDS: tuple[ModuleType, ...] = (serve, chat, complete, info, quantize)
+COMMANDS: tuple[ModuleType, ...] = (serve, chat, complete, info, bench, quantize)
 
 
 def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from vocabulary import train_tokenizer
+from trained_tokenizer import train_tokenizer
 
 NUM_TOKENS = 32_000
 CONTEXT_SIZE = 65_536

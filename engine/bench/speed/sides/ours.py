@@ -112,8 +112,9 @@ class Ours:
         self.engine.erase_slot(slot)
 
     def close(self) -> None:
-        """Stop the engine."""
-        self.engine.close()
+        """Stop the engine, if it was started."""
+        if self._engine is not None:
+            self._engine.close()
 
 
 def request_of(
