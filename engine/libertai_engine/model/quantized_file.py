@@ -3,13 +3,15 @@
 In: a folder that `quantized_folder.save` wrote. Out: the very module that was saved; its weights
 are the mapped file itself until they are touched.
 
-Such a folder is one of transformers but for `quantization_config` in its config.json:
+Such a folder is one of transformers but for the name of its weights, quantized.safetensors (under
+the usual one, transformers would take random numbers for what it does not find), for
+`quantization_config` in its config.json
 
     {"quant_method": "libertai", "version": 1, "precision": "int4", "group_size": 32,
      "shared": {"lm_head": "model.embed_tokens"},
      "quality": {"before": 9.1, "after": 9.3, "divergence": 0.02, "num_tokens": 511}}
 
-and for the tensors of the layers that are quantized. Instead of `NAME.weight` there are
+and for the tensors of layers that are quantized. Instead of `NAME.weight` there are
 
     NAME.weights.codes   int8 [rows, cols], or
                          uint8 [ceil(rows / 16), ceil(cols / 32), 256]: of row 16 b + r and column

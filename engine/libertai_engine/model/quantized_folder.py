@@ -1,8 +1,8 @@
 """Saving a quantized model as a folder that loads like any other.
 
 In: a `LoadedModel` with int8 or int4 weights in their own order. Out: a folder with config.json,
-model.safetensors, tokenizer, chat template and generation settings, as `quantized_file.py` reads
-them.
+quantized.safetensors, tokenizer, chat template and generation settings, as `quantized_file.py`
+reads them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from libertai_engine.model.loader import LoadedModel
 from libertai_engine.model.quantization import Quantization
 from libertai_engine.model.quantized import QuantizedEmbedding, QuantizedLinear
 from libertai_engine.model.quantized_file import CODES, SCALE, Entry
+from libertai_engine.model.source import QUANTIZED_FILE
 from libertai_engine.model.vision import Vision
 
 
@@ -35,7 +36,7 @@ def save(model: LoadedModel, folder: Path) -> int:
     try:
         part.mkdir(parents=True)
         _write(model, quantization, part)
-        size = (part / "model.safetensors").stat().st_size
+        size = (part / QUANTIZED_FILE).stat().st_size
         if folder.is_dir():
             folder.rmdir()
         part.rename(folder)
@@ -61,9 +62,7 @@ def _write(model: LoadedModel, quantization: Quantization, folder: Path) -> None
     config.pop("_name_or_path", None)
     config |= {"dtype": "bfloat16", "quantization_config": entry}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    save_file(
-        _tensors(model.module, shared), folder / "model.safetensors", metadata={"format": "pt"}
-    )
+    save_file(_tensors(model.module, shared), folder / QUANTIZED_FILE, metadata={"format": "pt"})
     if model.module.generation_config is not None:
         text = model.module.generation_config.to_json_string()
         (folder / "generation_config.json").write_text(text, encoding="utf-8")

@@ -21,6 +21,9 @@ from libertai_engine.errors import ModelLoadError
 DEMO = "demo"
 DEMO_FOLDER = Path(__file__).resolve().parent.parent / "demo_model"
 
+QUANTIZED_FILE = "quantized.safetensors"
+"""Our own codes, by a name that other programs do not take for weights."""
+
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _HUB_GGUF = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)/([\w./-]+\.gguf)")
 _GGUF_PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
@@ -116,8 +119,9 @@ def _tensors(folder: Path) -> Iterator[tuple[int, ...]]:
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a model's folder. Raises `ModelLoadError` if there are none."""
-    if (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
+    for name in ("model.safetensors", QUANTIZED_FILE):
+        if (folder / name).is_file():
+            return [folder / name]
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         raise ModelLoadError(_no_weights(folder))
