@@ -8,6 +8,7 @@ again by what it was made from: sources, compiler, flags, processor and torch.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -20,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+logger = logging.getLogger(__name__)
 
 SOURCES = Path(__file__).parent / "source"
 FLAGS = ("-O3", "-march=native")
@@ -37,6 +40,10 @@ TIMEOUT = 180.0  # seconds for one run of the compiler
 
 class CannotCompile(Exception):
     """There is no library; the message says why in one line."""
+
+
+class CannotCache(CannotCompile):
+    """The cache folder cannot be used; another one might do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +77,7 @@ def build(
     flags: Sequence[str] = FLAGS,
     sources: Path = SOURCES,
 ) -> Path:
-    """The library, compiled now or before. Raises `CannotCompile`."""
+    """The library, compiled now or before. Raises `CannotCompile`, or its `CannotCache`."""
     if not sys.platform.startswith("linux"):
         raise CannotCompile(f"native kernels are for Linux, not {sys.platform}")
     folder = cache or cache_folder()
@@ -81,7 +88,7 @@ def build(
         with _locked(folder / f"{name}.lock"):
             return find(folder, name) or _compile(folder, name, compiler, flags, sources)
     except OSError as error:
-        raise CannotCompile(f"cannot use {folder}: {error.strerror or error}") from error
+        raise CannotCache(f"cannot use {folder}: {error.strerror or error}") from error
 
 
 def cache_folder() -> Path:
@@ -102,6 +109,7 @@ def find(folder: Path, name: str) -> Path | None:
 def _compile(
     folder: Path, name: str, compiler: Compiler, flags: Sequence[str], sources: Path
 ) -> Path:
+    logger.info("compiling native kernels with %s, once for this machine", compiler.path)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         made = Path(scratch) / "made.so"
         files = [str(path) for path in sorted(sources.glob("*.cpp"))]
@@ -144,7 +152,13 @@ def _run(command: list[str]) -> str:
     """What a program prints. Raises `CannotCompile` with the first error it tells."""
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT, check=False
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT,
+            check=False,
+            env=os.environ | {"LC_ALL": "C"},
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CannotCompile(f"{command[0]} does not run: {error}") from error
@@ -160,7 +174,7 @@ def _make_private(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.stat()
     if status.st_uid != os.getuid() or status.st_mode & 0o022:
-        raise CannotCompile(f"{folder} can be written by others")
+        raise CannotCache(f"{folder} can be written by others")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 from libertai_engine.config import Kernels
 from libertai_engine.errors import ModelLoadError
 from libertai_engine.kernels import compiler
-from libertai_engine.kernels.compiler import CannotCompile
+from libertai_engine.kernels.compiler import CannotCache, CannotCompile
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +54,22 @@ def choose(kernels: Kernels) -> Library | Unavailable:
 def native() -> Library | Unavailable:
     """The library of this process, compiled if need be. A reason is told to the log once."""
     try:
-        return load(compiler.build())
+        return cached_or_passing()
     except CannotCompile as error:
         logger.info("no native kernels (%s): torch's are used", error)
         return Unavailable(str(error))
+
+
+def cached_or_passing(cache: Path | None = None) -> Library:
+    """The library of the cache folder; where there can be none, one for this process alone.
+
+    Raises `CannotCompile`.
+    """
+    try:
+        return load(compiler.build(cache))
+    except CannotCache as error:
+        logger.info("native kernels are not kept (%s)", error)
+        return build_and_load()
 
 
 def load(path: Path) -> Library:
