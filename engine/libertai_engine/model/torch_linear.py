@@ -30,15 +30,16 @@ _FEW_ROWS = 8  # up to here the weight-only kernel is ahead
 
 def multiply_int8(x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
     """x `[n, cols]` times codes `[rows, cols]` and scales `[rows]`: `[n, rows]`."""
-    if x.device.type != "cpu" or x.dtype != torch.bfloat16:
-        return (linear(x, codes.to(x.dtype)).float() * scale).to(x.dtype)
-    if x.shape[0] > _FEW_ROWS and torch.cpu._is_vnni_supported():
+    has_kernels = x.device.type == "cpu" and x.dtype == torch.bfloat16
+    if has_kernels and x.shape[0] > _FEW_ROWS and torch.cpu._is_vnni_supported():
         return _multiply_integers(x, codes, scale)
-    if not _is_whole(*codes.shape):  # NOTE: the kernel would read behind the end of the weights
-        return (linear(x, codes.to(x.dtype)).float() * scale).to(x.dtype)
-    # NOTE: the kernel wants scales in the type of x, which is too coarse for them.
-    ones = torch.ones_like(scale, dtype=x.dtype)
-    products = torch._weight_int8pack_mm(x.contiguous(), codes, ones)
+    if has_kernels and _is_whole(*codes.shape):
+        # NOTE: the kernel wants scales in the type of x, which is too coarse for them. It reads
+        # behind the end of weights that are no whole steps.
+        ones = torch.ones_like(scale, dtype=x.dtype)
+        products = torch._weight_int8pack_mm(x.contiguous(), codes, ones)
+    else:
+        products = linear(x, codes.to(x.dtype))
     return (products.float() * scale).to(x.dtype)
 
 
