@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,6 @@ SOURCES = Path(__file__).parent / "source"
 FLAGS = ("-O3", "-march=native")
 ALWAYS = (
     "-std=c++17",
-    "-shared",
     "-fPIC",
     "-fvisibility=hidden",
     "-fno-math-errno",
@@ -112,11 +112,21 @@ def _compile(
     logger.info("compiling native kernels with %s, once for this machine", compiler.path)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         made = Path(scratch) / "made.so"
-        files = [str(path) for path in sorted(sources.glob("*.cpp"))]
-        _run([compiler.path, *flags, *ALWAYS, *files, "-o", str(made), *openmp()])
+        objects = _objects([compiler.path, *flags, *ALWAYS], sources, Path(scratch))
+        _run([compiler.path, "-shared", *objects, "-o", str(made), *openmp()])
         path = folder / f"{name}-{_digest(made.read_bytes())}.so"
         made.rename(path)
     return path
+
+
+def _objects(command: list[str], sources: Path, scratch: Path) -> list[str]:
+    """Each source compiled, several at a time."""
+    files = sorted(sources.glob("*.cpp"))
+    objects = [str(scratch / f"{path.stem}.o") for path in files]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        made = zip(files, objects, strict=True)
+        list(pool.map(lambda each: _run([*command, "-c", str(each[0]), "-o", each[1]]), made))
+    return objects
 
 
 def openmp() -> list[str]:

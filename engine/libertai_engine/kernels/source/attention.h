@@ -63,8 +63,8 @@ template <int W>
 inline void weigh(float* scores, int count, float* largest, float* sum) {
   const int used = count * W, end = (used + kLanes - 1) / kLanes * kLanes;
   std::fill(scores + used, scores + end, -std::numeric_limits<float>::infinity());
-  Floats most = load(scores), total{};
-  for (int j = kLanes; j < end; j += kLanes) {
+  Floats most = Floats{} - 1e30f, total{};  // finite, so that a head may see nothing here
+  for (int j = 0; j < end; j += kLanes) {
     const Floats x = load(scores + j);
     most = x > most ? x : most;
   }
@@ -130,11 +130,11 @@ inline void mix(const float* weights, int group, const Lane* values, int count, 
   }
 }
 
-// `count` positions of one lane and key head, for `group` <= W heads of one token. A head's part
-// lies `stride` behind the one before.
-template <int W, typename Lane>
+// `count` positions of one lane and key head, for `group` <= W heads. A head's part lies `stride`
+// behind the one before. `hide(scores)` may put -infinity where a head must not look.
+template <int W, typename Lane, typename Hide>
 inline void attend_chunk(const float* query, int group, const Lane* keys, const Lane* values,
-                         int count, int head_dim, float* parts, int64_t stride) {
+                         int count, int head_dim, float* parts, int64_t stride, const Hide& hide) {
   alignas(64) float scores[kChunk * W + kLanes];
   float largest[W], sum[W];
   const bool as_pairs = reads_pairs<Lane>(head_dim);
@@ -143,6 +143,7 @@ inline void attend_chunk(const float* query, int group, const Lane* keys, const 
   } else {
     score<W>(query, keys, count, head_dim, scores);
   }
+  hide(scores);
   weigh<W>(scores, count, largest, sum);
   for (int g = 0; g < group; ++g) {
     float* part = parts + g * stride;

@@ -337,7 +337,7 @@ void Decoder::attend_unit(int index, int64_t unit) {
                       std::min(W, group_ - turn * W), keys, values, static_cast<int>(count),
                       shape_.head_dim,
                       parts_.floats() + ((t * shape_.heads + head) * num_chunks_ + chunk) * size,
-                      num_chunks_ * size);
+                      num_chunks_ * size, [](float*) {});
     }
   }
 }

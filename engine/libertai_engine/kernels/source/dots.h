@@ -164,7 +164,8 @@ void panel(const Matrix& m, const Input& input, int64_t begin, int64_t end, int 
     strip<K, R, N>(m, input, row, tiles, i0, is_first, y, stride_y);
     row += tiles * R;
   }
-  for (; row < end; ++row) strip<K, 1, N>(m, input, row, 1, i0, false, y, stride_y);
+  for (; row < end; ++row)  // few, and not worth tiles of their own
+    for (int i = 0; i < N; ++i) strip<K, 1, 1>(m, input, row, 1, i0 + i, false, y, stride_y);
 }
 
 template <typename K>
