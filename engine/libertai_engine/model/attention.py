@@ -15,6 +15,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import causal_mask_function
 
+from libertai_engine.kernels import attend as native
+from libertai_engine.kernels.library import Library
 from libertai_engine.model.packing import PackedBatch, PackedRow
 from libertai_engine.model.parts import language_model
 
@@ -88,13 +90,14 @@ def attend(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     how = Manner(scale, sliding_window, softcap, s_aux, attention_mask)
     packed.attended.append(how)
+    library = packed.library
     if len(packed.rows) == 1:
-        return _attend_row(query[0], key, value, packed.rows[0], how).unsqueeze(0), None
+        return _attend_row(query[0], (key, value), packed.rows[0], how, library).unsqueeze(0), None
     _, heads, num_tokens, _ = query.shape
     out = query.new_empty(1, num_tokens, heads, value.shape[-1])
     for row in packed.rows:
         queries = query[0, :, row.first : row.last]
-        out[0, row.first : row.last] = _attend_row(queries, key, value, row, how)
+        out[0, row.first : row.last] = _attend_row(queries, (key, value), row, how, library)
     return out, None
 
 
@@ -107,6 +110,12 @@ class Manner:
     softcap: float | None
     sinks: torch.Tensor | None
     rule: MaskRule | None
+
+    @property
+    def is_native(self) -> bool:
+        """True for causal attention without more, within a window or not."""
+        has_more = self.softcap is not None or self.sinks is not None
+        return not has_more and (self.rule is None or self.window is not None)
 
     def is_plain(self, row: PackedRow) -> bool:
         """True if the row sees every earlier position and starts at the first."""
@@ -127,9 +136,19 @@ def _refuse_others(module: torch.nn.Module, attention_mask: object, others: dict
 
 
 def _attend_row(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, row: PackedRow, how: Manner
+    query: torch.Tensor,
+    lanes: tuple[torch.Tensor, torch.Tensor],
+    row: PackedRow,
+    how: Manner,
+    library: Library | None,
 ) -> torch.Tensor:
     """`[head, n, head_dim]` against one lane; returns `[n, head, value_dim]`."""
+    key, value = lanes
+    if library is not None and how.is_native:
+        lane = key[row.slot, :, : row.end], value[row.slot, :, : row.end]
+        if native.can_attend(query, *lane):
+            window = how.window or 0
+            return native.attend(library, query, *lane, scale=how.scale, window=window)
     first_key = 0 if how.window is None else max(0, row.start - how.window + 1)
     keys = key[row.slot, :, first_key : row.end]  # [kv_head, m, head_dim]
     values = value[row.slot, :, first_key : row.end]

@@ -1,6 +1,6 @@
 """Whether a model's small steps run natively; the reason where they do not.
 
-In: a module whose lanes exist, and the wish of `EngineConfig.kernels`. Out: a `LeanDecoder` on
+In: the wish of `EngineConfig.kernels`, and a module whose lanes exist. Out: a `LeanDecoder` on
 these lanes, or `Unavailable` with the reason. Wrong answers are ruled out by `lean_proof`.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 
+import torch
 from transformers import PreTrainedModel
 
 from libertai_engine.config import Kernels
@@ -24,16 +25,21 @@ from libertai_engine.model.shift import Evaluate
 logger = logging.getLogger(__name__)
 
 
-def choose_decoder(
-    module: PreTrainedModel, cache: KVCache, evaluate: Evaluate, kernels: Kernels
-) -> LeanDecoder | Unavailable:
-    """The native step of `module` on the lanes of `cache`, if it has proved itself.
+def choose_library(device: torch.device, kernels: Kernels) -> Library | Unavailable:
+    """The native library, if `kernels` wishes for it and it is for this device.
 
-    Raises `ModelLoadError` where native kernels are asked for by name and cannot be had.
+    Raises `ModelLoadError` where it is asked for by name and cannot be had.
     """
-    if module.device.type != "cpu":
-        return Unavailable("native steps are for CPUs")
-    library = choose(kernels)
+    return choose(kernels) if device.type == "cpu" else Unavailable("native kernels are for CPUs")
+
+
+def choose_decoder(
+    module: PreTrainedModel,
+    cache: KVCache,
+    evaluate: Evaluate,
+    library: Library | Unavailable,
+) -> LeanDecoder | Unavailable:
+    """The native step of `module` on the lanes of `cache`, if it has proved itself."""
     if isinstance(library, Unavailable):
         return library
     try:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from libertai_engine.kernels.library import Library
 from libertai_engine.model.batch import Batch
 from libertai_engine.model.images import is_image_id
 
@@ -34,6 +35,7 @@ class PackedBatch:
 
     `attended` tells how each layer attended that has looked at the rows so far (`Manner`).
     `vectors` stand in place of the tokens at `vector_places`, whose ids in `input_ids` say nothing.
+    `library` attends to the lanes where there is one, else torch.
     """
 
     rows: tuple[PackedRow, ...]
@@ -44,9 +46,10 @@ class PackedBatch:
     vector_places: tuple[int, ...]  # indices into the packed axis
     vectors: torch.Tensor | None = None  # [vector, hidden]
     attended: list[object] = field(default_factory=list)
+    library: Library | None = None
 
 
-def pack(batch: Batch, device: torch.device) -> PackedBatch:
+def pack(batch: Batch, device: torch.device, library: Library | None = None) -> PackedBatch:
     """Lay the rows of `batch` end to end, in their order; vectors are left to be filled in."""
     rows: list[PackedRow] = []
     first = 0
@@ -71,6 +74,7 @@ def pack(batch: Batch, device: torch.device) -> PackedBatch:
         slots=numbers[2],
         logits_to_keep=torch.tensor(kept, dtype=torch.long, device=device),
         vector_places=places,
+        library=library,
     )
 
 

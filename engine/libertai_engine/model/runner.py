@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from libertai_engine.config import Kernels
 from libertai_engine.errors import ModelLoadError
-from libertai_engine.kernels.library import Unavailable
+from libertai_engine.kernels.library import Library, Unavailable
 from libertai_engine.model.attention import use_slot_lanes
 from libertai_engine.model.batch import Batch, Row
 from libertai_engine.model.features import FeatureTable
@@ -21,7 +21,7 @@ from libertai_engine.model.fingerprint import fingerprint
 from libertai_engine.model.images import is_image_id
 from libertai_engine.model.kv_cache import KVCache, KVPrefix, StepCache
 from libertai_engine.model.lean import MAX_TOKENS, LeanDecoder
-from libertai_engine.model.lean_choice import choose_decoder
+from libertai_engine.model.lean_choice import choose_decoder, choose_library
 from libertai_engine.model.packing import PackedBatch, pack
 from libertai_engine.model.rope import check_context, settle_rope
 from libertai_engine.model.shift import find_key_shift
@@ -60,12 +60,14 @@ class ModelRunner:
         self._device = torch.device(device)
         self._cache = KVCache(num_slots=num_slots, context_size=context_size)
         self._features = features
+        library = choose_library(self._device, kernels)
+        self._library = library if isinstance(library, Library) else None
         self._lean: LeanDecoder | Unavailable = Unavailable("the model is being loaded")
         self._vocab_size = 1  # token 0 exists; the first step tells the rest
         self._vocab_size = self._first_step().shape[1]
         self._key_shift = find_key_shift(module, evaluate)
         self._fingerprint = fingerprint(module, context_size)
-        self._lean = choose_decoder(module, self._cache, evaluate, kernels)
+        self._lean = choose_decoder(module, self._cache, evaluate, library)
 
     def _first_step(self) -> torch.Tensor:
         try:
@@ -118,7 +120,7 @@ class ModelRunner:
         self._check(batch)
         if isinstance(self._lean, LeanDecoder) and _is_small(batch):
             return self._lean.run(batch)
-        packed = pack(batch, self._device)
+        packed = pack(batch, self._device, self._library)
         if packed.vector_places:
             assert self._features is not None, "images for a model without eyes"
             packed = replace(packed, vectors=self._features.gather(batch.rows))
