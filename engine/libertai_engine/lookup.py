@@ -7,13 +7,16 @@ text was most like its end (prompt lookup: answers quote their prompts, and repe
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from libertai_engine.model.images import is_image_id
 
-MIN_MATCH = 3  # tokens that have to be the same for a place to be like the end
-MAX_MATCH = 32  # more tell nothing more
+# Tokens that have to be the same for a place to be looked at: three, and if there is no such place,
+# one. With one alone, the latest places of a frequent token would hide those that are more alike.
+GROUPS = (3, 1)
+MAX_MATCH = 32  # more tokens tell nothing more
 MAX_PLACES = 16  # looked at, latest first
 
 
@@ -25,59 +28,75 @@ class Draft:
     num_matched: int = 0
 
 
-class PromptLookup:
-    """An index of one text, by its groups of `MIN_MATCH` tokens.
+class _Index:
+    """The places of one text, by the `size` tokens before them.
 
     Invariant: for every place but the end, `_latest` has the latest one behind a group of that
     hash, and `_earlier[place]` the one before it (-1: none). Both grow with the text and are never
     rebuilt.
     """
 
-    def __init__(self) -> None:
-        self._token_ids: list[int] = []
+    def __init__(self, size: int) -> None:
+        self._size = size
         self._latest: dict[int, int] = {}
         self._earlier = array("q")
 
-    def learn(self, token_ids: Sequence[int]) -> None:
-        """The text goes on with these tokens. Takes about a microsecond for each."""
-        text, latest, earlier = self._token_ids, self._latest, self._earlier
-        text.extend(token_ids)
-        earlier.extend([-1] * (min(MIN_MATCH, len(text)) - len(earlier)))
+    def learn(self, text: list[int]) -> None:
+        """The text has grown to this."""
+        size, latest, earlier = self._size, self._latest, self._earlier
+        earlier.extend([-1] * (min(size, len(text)) - len(earlier)))
         # NOTE: the end of the text is no place to go on from, so the newest group waits its turn.
-        new = text[max(0, len(earlier) - MIN_MATCH) : -1]
-        groups = zip(*(new[shift:] for shift in range(MIN_MATCH)), strict=False)
+        new = text[max(0, len(earlier) - size) : -1]
+        groups = zip(*(new[shift:] for shift in range(size)), strict=False)
         for place, key in enumerate(map(hash, groups), len(earlier)):
             earlier.append(latest.get(key, -1))
             latest[key] = place
 
+    def places(self, text: list[int]) -> Iterator[int]:
+        """Where the same group may be before as at the end of the text, latest first."""
+        place = self._latest.get(hash(tuple(text[-self._size :])), -1)
+        while place >= 0:
+            yield place
+            place = self._earlier[place]
+
+    def find(self, text: list[int]) -> tuple[int, int]:
+        """The place that agrees in most tokens, and how many; (-1, 0) if there is none."""
+        best, longest = -1, 0
+        for place in islice(self.places(text), MAX_PLACES):
+            length = _match(text, place)
+            if length > longest:
+                best, longest = place, length
+        return (best, longest) if longest >= self._size else (-1, 0)
+
+
+class PromptLookup:
+    """One text that grows, and drafts of how it goes on. Invariant: all of it is indexed."""
+
+    def __init__(self) -> None:
+        self._text: list[int] = []
+        self._indexes = [_Index(size) for size in GROUPS]
+
+    def learn(self, token_ids: Sequence[int]) -> None:
+        """The text goes on with these tokens. Takes about half a microsecond for each."""
+        self._text.extend(token_ids)
+        for index in self._indexes:
+            index.learn(self._text)
+
     def draft(self, limit: int) -> Draft:
         """At most `limit` tokens; none if the end of the text is new."""
-        text = self._token_ids
-        place, best, num_matched = self._find(), -1, 0
-        for _ in range(MAX_PLACES):
-            if place < 0:
-                break
-            length = self._match(place)
-            if length > num_matched:
-                best, num_matched = place, length
-            place = self._earlier[place]
-        if num_matched < MIN_MATCH:
-            return Draft()
-        return Draft(_continuation(text, best, limit), num_matched)
+        for index in self._indexes:
+            place, num_matched = index.find(self._text)
+            if num_matched:
+                return Draft(_continuation(self._text, place, limit), num_matched)
+        return Draft()
 
-    def _find(self) -> int:
-        """The latest place behind what may be the same group as the text's last one."""
-        if len(self._token_ids) <= MIN_MATCH:
-            return -1
-        return self._latest.get(hash(tuple(self._token_ids[-MIN_MATCH:])), -1)
 
-    def _match(self, place: int) -> int:
-        """How many tokens before `place` are those at the end of the text."""
-        text, end = self._token_ids, len(self._token_ids)
-        length = 0
-        while length < min(MAX_MATCH, place) and text[place - 1 - length] == text[end - 1 - length]:
-            length += 1
-        return length
+def _match(text: list[int], place: int) -> int:
+    """How many tokens before `place` are those at the end of the text."""
+    end, length = len(text), 0
+    while length < min(MAX_MATCH, place) and text[place - 1 - length] == text[end - 1 - length]:
+        length += 1
+    return length
 
 
 def _continuation(text: list[int], place: int, limit: int) -> tuple[int, ...]:

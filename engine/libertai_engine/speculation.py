@@ -27,7 +27,7 @@ WORTH = 0.02  # of a step is the least that drafts have to save, on average
 
 # Of a drafted token, how likely it is to be right before anything is known: by how many tokens
 # before it agreed.
-CLASSES: tuple[tuple[int, float], ...] = ((3, 0.5), (5, 0.75), (9, 0.9))
+CLASSES: tuple[tuple[int, float], ...] = ((1, 0.2), (2, 0.4), (3, 0.6), (5, 0.8), (9, 0.93))
 REMEMBERED = 0.7  # of what earlier drafts tell, at every draft
 FADED = 0.98  # of the same, at every step without one
 SURE = 0.98  # no draft is surer

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from libertai_engine.lookup import MAX_MATCH, MAX_PLACES, MIN_MATCH, Draft, PromptLookup
+from libertai_engine.lookup import GROUPS, MAX_MATCH, MAX_PLACES, Draft, PromptLookup
 from libertai_engine.model.images import FIRST_IMAGE_ID
 
 
@@ -18,22 +18,22 @@ def lookup_of(token_ids: list[int]) -> PromptLookup:
 
 def searched(text: list[int], limit: int) -> tuple[int, ...]:
     """The same without an index: looks at every place."""
-    end = text[-MIN_MATCH:]
-    places = [
-        place
-        for place in range(len(text) - 1, MIN_MATCH - 1, -1)
-        if text[place - MIN_MATCH : place] == end
-    ]
     best, longest = -1, 0
-    for place in places[:MAX_PLACES]:
-        length = 0
-        while length < min(MAX_MATCH, place) and text[place - 1 - length] == text[-1 - length]:
-            length += 1
-        if length > longest:
-            best, longest = place, length
-    if best < 0:
-        return ()
-    return tuple((text[best:] * limit)[:limit])
+    for size in GROUPS:
+        places = [
+            place
+            for place in range(len(text) - 1, size - 1, -1)
+            if text[place - size : place] == text[-size:]
+        ]
+        for place in places[:MAX_PLACES]:
+            length = 0
+            while length < min(MAX_MATCH, place) and text[place - 1 - length] == text[-1 - length]:
+                length += 1
+            if length > longest:
+                best, longest = place, length
+        if longest:
+            return tuple((text[best:] * limit)[:limit])
+    return ()
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -61,7 +61,13 @@ def test_a_text_that_goes_round_is_drafted_round() -> None:
     assert lookup_of([5] * 4).draft(3).token_ids == (5, 5, 5)
 
 
-@pytest.mark.parametrize("text", [[], [1], [1, 1], [1, 1, 1], [1, 2, 3, 4, 5, 6, 7]])
+def test_one_token_will_do_where_no_three_agree() -> None:
+    """The latest of the places that agree in most tokens, be it one."""
+    assert lookup_of([4, 5, 6, 7, 8, 5, 9, 5]).draft(2) == Draft((9, 5), 1)
+    assert lookup_of([4, 5, 6, 7, 8, 5, 9, 4, 5]).draft(2) == Draft((6, 7), 2)
+
+
+@pytest.mark.parametrize("text", [[], [1], [1, 2], [1, 2, 3, 4, 5, 6, 7]])
 def test_new_text_has_no_draft(text: list[int]) -> None:
     """Too short, or never seen."""
     assert lookup_of(text).draft(5) == Draft()
