@@ -42,7 +42,7 @@ from libertai_engine.model.parts import has_vision_tower
 from libertai_engine.model.probe import check_model
 from libertai_engine.model.quality import text_ids
 from libertai_engine.model.quantization import Quantization, count_bytes, count_parameters
-from libertai_engine.model.quantized_file import entry_of, pick_precision
+from libertai_engine.model.quantized_file import Entry, entry_of, pick_precision
 from libertai_engine.model.quantized_file import load as load_quantized
 from libertai_engine.model.reduction import reduce, take, tell
 from libertai_engine.model.source import (
@@ -126,48 +126,51 @@ def load_model(
         dtype = torch.bfloat16 if precision else pick_dtype(config.dtype, device)
         tokenizer = load_tokenizer(source, hf_config, where)
         if entry is None:
-            module = _load_module(source, hf_config, dtype, where)
+            module = _load_module(source, hf_config, dtype, where).to(device)
         else:
-            folder = fetch_folder(source, local_files_only=config.local_files_only)
-            module = load_quantized(folder, hf_config, _auto_class(hf_config), entry)
-        module = module.to(device)
+            module = _load_quantized(source, hf_config, entry, config).to(device)
         has_eyes = has_vision_tower(module.config)
         vision = _load_vision(source, module, tokenizer, where) if has_eyes else None
-        quantization = None
-        if precision is not None:
-            chosen = choose(config.kernels) if device.type == "cpu" else None
-            library = chosen if isinstance(chosen, Library) else None
-            if entry is not None:
-                quantization = take(module, entry, library)
-            else:
-                text = text_ids(tokenizer, _train_context(module.config))
-                quantization = reduce(
-                    module,
-                    precision,
-                    library,
-                    text if config.measures_quality else (),
-                    keeps_order=is_for_saving,
-                    progress=progress,
-                )
+        if entry is not None:
+            quantization = take(module, entry, _library(config, device))
+        elif precision is not None:
+            text = text_ids(tokenizer, _train_context(module.config))
+            quantization = reduce(
+                module,
+                precision,
+                _library(config, device),
+                text if config.measures_quality else (),
+                keeps_order=is_for_saving,
+                progress=progress,
+            )
+        else:
+            quantization = None
         check_model(module)
     if quantization is not None:
         tell(quantization)
     return LoadedModel(
-        module=module,
-        tokenizer=tokenizer,
-        config=module.config,
         name=config.alias or source.name,
-        chat_template=_chat_template(tokenizer),
-        eos_ids=_eos_ids(module, tokenizer),
         device=device,
         dtype=dtype,
         quantization=quantization,
-        num_parameters=count_parameters(module),
-        size_bytes=count_bytes(module),
-        train_context=_train_context(module.config),
         vision=vision,
-        sampling=_sampling(module),
+        **_facts(module, tokenizer),
     )
+
+
+def _facts(module: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """What a loaded model says of itself, as fields of `LoadedModel`."""
+    return {
+        "module": module,
+        "tokenizer": tokenizer,
+        "config": module.config,
+        "chat_template": _chat_template(tokenizer),
+        "eos_ids": _eos_ids(module, tokenizer),
+        "num_parameters": count_parameters(module),
+        "size_bytes": count_bytes(module),
+        "train_context": _train_context(module.config),
+        "sampling": _sampling(module),
+    }
 
 
 def _load_config(source: ModelSource, where: dict[str, Any]) -> PretrainedConfig:
@@ -226,6 +229,19 @@ def _load_module(
     refuse_missing(source, sorted(report["missing_keys"]))
     loaded: PreTrainedModel = module.eval().requires_grad_(False)
     return loaded
+
+
+def _load_quantized(
+    source: ModelSource, hf_config: PretrainedConfig, entry: Entry, config: EngineConfig
+) -> PreTrainedModel:
+    folder = fetch_folder(source, local_files_only=config.local_files_only)
+    return load_quantized(folder, hf_config, _auto_class(hf_config), entry)
+
+
+def _library(config: EngineConfig, device: torch.device) -> Library | None:
+    """Who multiplies quantized weights, if not torch."""
+    chosen = choose(config.kernels) if device.type == "cpu" else None
+    return chosen if isinstance(chosen, Library) else None
 
 
 def _load_vision(
