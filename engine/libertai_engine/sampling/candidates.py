@@ -52,8 +52,28 @@ def top_candidates(logits: torch.Tensor, k: int) -> Candidates:
     """The `k` best tokens of each row of `logits` `[rows, vocab]`; of equal ones the lower ids."""
     k = min(k, logits.shape[-1])
     if logits.device.type != "cpu":
-        return _on_device(logits, k)
+        return best_on_device(logits, k)
     return gather(logits.numpy(), [first_ids(row, k) for row in logits.numpy()])
+
+
+def best_on_device(logits: torch.Tensor, k: int) -> Candidates:
+    """`top_candidates` of logits that an accelerator holds: only they leave it.
+
+    `torch.topk` leaves open which of several equal values it takes and in which order.
+    """
+    if k == logits.shape[-1]:
+        return all_candidates(logits)
+    found, indices = (each.cpu().numpy() for each in logits.topk(k + 1, dim=-1))
+    for row in np.flatnonzero((found[:, -2] == found[:, -1]) | np.isnan(found[:, 0])):
+        indices[row] = first_ids(logits[row].cpu().numpy(), k + 1)
+        found[row] = logits[row].cpu().numpy()[indices[row]]
+    by_id = np.argsort(indices[:, :k], axis=-1)
+    ids = np.take_along_axis(indices, by_id, -1)
+    values = np.take_along_axis(found, by_id, -1)
+    falling = -np.where(np.isnan(values), np.inf, values)
+    order = np.argsort(falling, axis=-1, kind="stable")
+    logits64 = np.take_along_axis(values, order, -1).astype(np.float64)
+    return Candidates(logits64, np.take_along_axis(ids, order, -1))
 
 
 def all_candidates(logits: torch.Tensor) -> Candidates:
@@ -86,22 +106,3 @@ def trim(candidates: Candidates) -> Candidates:
         return candidates
     width = int((candidates.logits > -np.inf).sum(axis=-1).max())
     return Candidates(candidates.logits[:, :width], candidates.ids[:, :width])
-
-
-def _on_device(logits: torch.Tensor, k: int) -> Candidates:
-    """The best of logits that an accelerator holds: only they leave it.
-
-    `torch.topk` leaves open which of several equal values it takes and in which order.
-    """
-    if k == logits.shape[-1]:
-        return all_candidates(logits)
-    found, indices = (each.cpu().numpy() for each in logits.topk(k + 1, dim=-1))
-    for row in np.flatnonzero((found[:, -2] == found[:, -1]) | np.isnan(found[:, 0])):
-        indices[row] = first_ids(logits[row].cpu().numpy(), k + 1)
-        found[row] = logits[row].cpu().numpy()[indices[row]]
-    by_id = np.argsort(indices[:, :k], axis=-1)
-    ids = np.take_along_axis(indices, by_id, -1)
-    values = np.take_along_axis(found, by_id, -1)
-    order = np.argsort(-values, axis=-1, kind="stable")
-    logits64 = np.take_along_axis(values, order, -1).astype(np.float64)
-    return Candidates(logits64, np.take_along_axis(ids, order, -1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from random import Random
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from libertai_engine.sampling.candidates import (
     Candidates,
     all_candidates,
+    best_on_device,
     compact,
     top_candidates,
 )
@@ -48,6 +50,22 @@ def test_top_candidates_are_the_first_of_all(
     expected = [by_hand(row)[:k] for row in logits.tolist()]
     assert top_candidates(logits, k).ids.tolist() == expected
     assert all_candidates(logits).ids[:, :k].tolist() == expected
+
+
+@settings(deadline=None)
+@given(st.integers(1, 3), st.integers(2, 600), st.integers(1, 40), st.booleans(), st.randoms())
+def test_an_accelerator_finds_the_same(
+    rows: int, vocab: int, k: int, has_nan: bool, random: Random
+) -> None:
+    """With torch's search, which takes any of several equal logits; here, too."""
+    logits = torch.tensor([[random.randint(0, 9) / 2 for _ in range(vocab)] for _ in range(rows)])
+    if has_nan:
+        logits[0, random.randrange(vocab)] = math.nan
+    k = min(k, vocab)
+    expected = top_candidates(logits, k)
+    found = best_on_device(logits, k)
+    assert found.ids.tolist() == expected.ids.tolist()
+    assert np.array_equal(found.logits, expected.logits, equal_nan=True)
 
 
 @settings(deadline=None)
