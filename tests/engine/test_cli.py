@@ -104,6 +104,8 @@ def test_info_names_what_a_model_is(tiny_model: Path, capsys: pytest.CaptureFixt
         (["serve", "--port", "99999"], "`port`"),
         (["serve", "--timeout", "0"], "`request_timeout`"),
         (["serve", "-np", "0"], "`num_slots`"),
+        (["serve", "--prefill-ms", "-1"], "`prefill_ms`"),
+        (["serve", "--cpus", "3-1"], "'3-1' is no list"),
         (["serve", "a", "-m", "b"], "twice"),
         (["serve", "--cache-ram", "-2"], "-1 or more"),
         (["serve", "--api-key-file", "/nowhere"], "cannot read"),
