@@ -54,6 +54,7 @@ def describe(model: LoadedModel, kernels: Kernels = "auto") -> dict[str, Any]:
         "weights": f"{model.size_bytes / 2**20:,.1f} MiB",
         **describe_quantization(model),
         "device": model.device,
+        **describe_kernels(model, kernels),
         "context": f"{model.train_context:,} tokens",
         "vocabulary": f"{tokenizer.vocab_size:,} tokens",
         "special tokens": ", ".join(f"{name} {text!r}" for name, text in special.items() if text),
@@ -62,6 +63,18 @@ def describe(model: LoadedModel, kernels: Kernels = "auto") -> dict[str, Any]:
         "KV cache": f"{runner.cache_nbytes // PROBE_TOKENS:,} bytes a token, {model.dtype_name}",
         "small steps": f"transformers ({runner.why_not_lean})" if runner.why_not_lean else "native",
     }
+
+
+def describe_kernels(model: LoadedModel, kernels: Kernels) -> dict[str, Any]:
+    """Who multiplies: native code, and for which instructions, or torch, and why."""
+    from libertai_engine.kernels.library import Library, choose
+
+    if model.device.type != "cpu":
+        return {}
+    found = choose(kernels)
+    if isinstance(found, Library):
+        return {"kernels": f"native, for {found.instructions}"}
+    return {"kernels": f"torch's ({found.reason})"}
 
 
 def describe_quantization(model: LoadedModel) -> dict[str, Any]:
