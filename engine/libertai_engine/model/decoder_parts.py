@@ -17,6 +17,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from libertai_engine.kernels.matrix import DENSE, Matrix, dense
+from libertai_engine.kernels.packing import BLOCK
 from libertai_engine.model.attention import Manner
 from libertai_engine.model.rope import rotaries
 
@@ -102,7 +103,7 @@ def take_apart(
         kv_heads=_only({each.k.rows for each in layers}, "widths") // head_dim,
         head_dim=head_dim,
         hidden=layers[0].q.cols,
-        activation=_only({_activation(each.mlp.act_fn) for each in decoder.layers}, "activations"),
+        activation=_only({_activation(each.mlp) for each in decoder.layers}, "activations"),
         epsilon=_only({_epsilon(each) for each in _norms(decoder)}, "epsilons"),
         head_epsilon=_only({_epsilon(each) for each in _head_norms(decoder)} or {0.0}, "epsilons"),
         score_scale=_only({each.scale for each in manners}, "scales of scores"),
@@ -139,23 +140,21 @@ def _layer(layer: Any, manner: Manner) -> LayerParts:
     norms = {"input_layernorm", "post_attention_layernorm"}
     if attention is None or mlp is None or not norms <= _children(layer):
         raise NotLean("layers of another structure")
-    if not {"q_proj", "k_proj", "v_proj", "o_proj"} <= _children(attention):
-        raise NotLean("attention of another structure")
-    if not {"gate_proj", "up_proj", "down_proj", "act_fn"} <= _children(mlp):
-        raise NotLean("a feed-forward block of another structure")
+    q, k, v, o = _attention_matrices(attention)
+    gate, up, down = _mlp_matrices(mlp)
     head_norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
     q_gain, k_gain = (None if each is None else gain_of(each) for each in head_norms)
     for gain in (q_gain, k_gain):
         if gain is not None and gain.numel() != attention.head_dim:
             raise NotLean("norms over several heads")
     return LayerParts(
-        q=matrix_of(attention.q_proj),
-        k=matrix_of(attention.k_proj),
-        v=matrix_of(attention.v_proj),
-        o=matrix_of(attention.o_proj),
-        gate=matrix_of(mlp.gate_proj),
-        up=matrix_of(mlp.up_proj),
-        down=matrix_of(mlp.down_proj),
+        q=q,
+        k=k,
+        v=v,
+        o=o,
+        gate=gate,
+        up=up,
+        down=down,
         norm_in=gain_of(layer.input_layernorm),
         norm_mid=gain_of(layer.post_attention_layernorm),
         q_gain=q_gain,
@@ -163,6 +162,49 @@ def _layer(layer: Any, manner: Manner) -> LayerParts:
         rotates=bool(getattr(attention, "use_rope", True)),
         window=manner.window or 0,
     )
+
+
+def _attention_matrices(attention: Any) -> tuple[Matrix, ...]:
+    """Queries, keys, values, output; the first three may be one layer's rows."""
+    children = _children(attention)
+    if {"q_proj", "k_proj", "v_proj", "o_proj"} <= children:
+        names = ("q_proj", "k_proj", "v_proj", "o_proj")
+        return tuple(matrix_of(getattr(attention, name)) for name in names)
+    if not {"qkv_proj", "o_proj"} <= children:
+        raise NotLean("attention of another structure")
+    fused, o = matrix_of(attention.qkv_proj), matrix_of(attention.o_proj)
+    first, second = o.cols, (fused.rows + o.cols) // 2  # where keys and values begin
+    ends = ((0, first), (first, second), (second, fused.rows))
+    return (*(rows_of(fused, *each) for each in ends), o)
+
+
+def _mlp_matrices(mlp: Any) -> tuple[Matrix, ...]:
+    """Gate, up, down; the first two may be one layer's rows."""
+    children = _children(mlp)
+    if {"gate_proj", "up_proj", "down_proj"} <= children:
+        return tuple(matrix_of(each) for each in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
+    if not {"gate_up_proj", "down_proj"} <= children:
+        raise NotLean("a feed-forward block of another structure")
+    fused = matrix_of(mlp.gate_up_proj)
+    half = fused.rows // 2
+    return rows_of(fused, 0, half), rows_of(fused, half, fused.rows), matrix_of(mlp.down_proj)
+
+
+def rows_of(matrix: Matrix, start: int, end: int) -> Matrix:
+    """Some rows of a matrix, where they are. Raises `NotLean` where they are interleaved."""
+    unit = BLOCK if matrix.kind == "int4" else 1
+    if start % unit or (end % unit and end != matrix.rows):
+        raise NotLean("fused layers whose parts share blocks of weights")
+    places = {name: (start // unit, -(-end // unit)) for name in ("weight", "scale")}
+    places |= {name: (start, end) for name in ("extra", "bias")}
+    tensors = {
+        name: None if tensor is None else tensor[slice(*places[name])]
+        for name, tensor in matrix.tensors.items()
+    }
+    weight = tensors.pop("weight")
+    assert weight is not None
+    group = matrix.struct.group
+    return Matrix(matrix.kind, end - start, matrix.cols, weight, group=group, **tensors)
 
 
 def matrix_of(linear: Any) -> Matrix:
@@ -212,7 +254,10 @@ def _head_norms(decoder: Any) -> Iterator[nn.Module]:
                 yield getattr(layer.self_attn, name)
 
 
-def _activation(act: Any) -> int:
+def _activation(mlp: Any) -> int:
+    act = getattr(mlp, "act_fn", None) or getattr(mlp, "activation_fn", None)
+    if act is None:
+        raise NotLean("a feed-forward block of another structure")
     x = torch.linspace(-6, 6, 64)
     known = (functional.silu(x), functional.gelu(x, approximate="tanh"), functional.gelu(x))
     answer = act(x)
@@ -267,10 +312,11 @@ def _taken(decoder: Any, output: Any) -> Iterator[nn.Module]:
     yield from (output, decoder.embed_tokens)
     yield from _norms(decoder)
     yield from _head_norms(decoder)
+    matrices = {"q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj"}
+    matrices |= {"gate_proj", "up_proj", "gate_up_proj", "down_proj"}
     for layer in decoder.layers:
-        attention, mlp = layer.self_attn, layer.mlp
-        yield from (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
-        yield from (mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+        for block in (layer.self_attn, layer.mlp):
+            yield from (part for name, part in block.named_children() if name in matrices)
 
 
 def _check_sizes(parts: DecoderParts) -> None:

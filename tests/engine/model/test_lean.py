@@ -5,6 +5,7 @@ Where this machine has no compiler, what is left is that the module's own forwar
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,14 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from libertai_engine.config import Dtype, EngineConfig
 from libertai_engine.kernels.library import Library, native
 from libertai_engine.model.batch import Batch, Row
 from libertai_engine.model.lean import MAX_TOKENS
+from libertai_engine.model.loader import load_model
 from libertai_engine.model.runner import ModelRunner
-from tests.fakes import VOCAB_SIZE, random_model
+from tests.fakes import VOCAB_SIZE, random_model, save_tiny_model
 
 CONTEXT = 64
-LEAN = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "granite")
+LEAN = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "granite", "phi3")
 REASONS = {
     "gemma2": "soft caps",
     "gemma3_text": "weights without a place",
@@ -67,6 +70,19 @@ def test_mixed_batches_equal_the_module(family: str, dtype: torch.dtype) -> None
     for rows in batches:
         ours, theirs = (runner.run(Batch(rows)) for runner in runners)
         assert apart(ours, theirs) < (1e-5 if dtype == torch.float32 else 0.05)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+@pytest.mark.parametrize("family", ["llama", "phi3"])
+def test_quantized_weights(tmp_path: Path, family: str, dtype: Dtype) -> None:
+    """Steps read packed weights where they are, fused or not; activations are rounded alike."""
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16}
+    folder = save_tiny_model(tmp_path, family, **sizes)
+    module = load_model(EngineConfig(model=str(folder), dtype=dtype), progress=False).module
+    lean, plain = both(module)
+    rows = (Row(0, 0, tokens(9, 1), 2), Row(2, 0, tokens(4, 2), 1))
+    assert apart(lean.run(Batch(rows)), plain.run(Batch(rows))) < 0.1
 
 
 @needs_compiler
