@@ -28,6 +28,7 @@ from speed.plan import Scope
 from speed.shapes import SHAPES
 
 RESULTS = Path(__file__).parent / "results"
+DATA = "speed.json"
 PRECISIONS = ("fp32", "bf16", "int8", "int4")
 PEERS = ("llama.cpp", "generate", "generate_batch")
 HINT = """llama.cpp is not here, so nobody to compare integer weights with. To install it:
@@ -47,6 +48,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--without", action="append", choices=PEERS, default=[], help="no such peer"
     )
+    parser.add_argument("--draw", action="store_true", help="measure nothing: draw what there is")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of a case (default 5)")
     parser.add_argument(
         "--seconds", type=float, default=40, help="a case ends after a round at this age"
@@ -68,10 +70,10 @@ def _num_cores() -> int:
     return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
 
 
-def measure(args: argparse.Namespace) -> record.Report:
-    """All cases that were asked for, with a bar that names the latest."""
+def measure(args: argparse.Namespace) -> None:
+    """All cases that were asked for; what a group found is written when it is done."""
     scope = Scope(models=args.model, precisions=args.precision, is_quick=args.quick)
-    cases = [case for name in args.only or GROUPS for case in GROUPS[name](scope)]
+    groups = {name: GROUPS[name](scope) for name in args.only or GROUPS}
     args.models.mkdir(parents=True, exist_ok=True)
     terms = Terms(
         rounds=args.rounds,
@@ -80,34 +82,41 @@ def measure(args: argparse.Namespace) -> record.Report:
         folder=args.models,
         peers=frozenset(PEERS) - set(args.without),
     )
-    with tqdm(total=len(cases), unit="case", dynamic_ncols=True) as bar:
+    with tqdm(total=sum(map(len, groups.values())), unit="case", dynamic_ncols=True) as bar:
 
         def tick(label: str) -> None:
             bar.set_postfix_str(label)
             bar.update()
 
-        return run(cases, terms, described(args.threads), tick)
+        for cases in groups.values():
+            keep(run(cases, terms, described(args.threads), tick), args.out)
 
 
-def save(report: record.Report, folder: Path) -> list[Path]:
-    """Write the report and, if there is an earlier one, what that knows besides."""
+def keep(report: record.Report, folder: Path) -> None:
+    """Write the figures and, if there is an earlier file, what that knows besides."""
     folder.mkdir(parents=True, exist_ok=True)
-    data, text = folder / "speed.json", folder / "speed.md"
-    if data.exists():
-        report = record.read(data).updated(report)
-    record.write(report, data)
+    data = folder / DATA
+    record.write(record.read(data).updated(report) if data.exists() else report, data)
+
+
+def draw(folder: Path) -> list[Path]:
+    """Pages and pictures of the figures in a folder; returns the files."""
+    report = record.read(folder / DATA)
+    text = folder / "speed.md"
     text.write_text(tables.page(report))
-    return [data, text, *plots.draw(report, folder)]
+    return [folder / DATA, text, *plots.draw(report, folder)]
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measure, write, print; 0."""
     args = parse_args(argv)
-    if find_spec("llama_cpp") is None:
-        print(HINT, file=sys.stderr)
-    report = measure(args)
-    print(tables.page(report))
-    for path in save(report, args.out):
+    if not args.draw:
+        if find_spec("llama_cpp") is None:
+            print(HINT, file=sys.stderr)
+        measure(args)
+    paths = draw(args.out)
+    print((args.out / "speed.md").read_text())
+    for path in paths:
         print(f"written: {path}")
     return 0
 

@@ -176,18 +176,23 @@ def test_goals_are_judged_by_the_middle_round(bench: Any) -> None:
     assert lines["prefill, bf16"][3:] == ("not measured", "")
 
 
-def test_a_later_run_replaces_what_it_measured(bench: Any, tmp_path: Path) -> None:
+def test_a_later_run_replaces_what_it_measured(
+    bench: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Files of an earlier run keep the rest; all are written again, pictures too."""
     first = report_of(bench, row_of(bench), row_of(bench, precision="int8"))
     newer = report_of(bench, row_of(bench, values={"libertai": [20.0], "llama.cpp": [10.0]}))
-    bench.run.save(first, tmp_path)
-    paths = bench.run.save(newer, tmp_path)
+    bench.run.keep(first, tmp_path)
+    bench.run.keep(newer, tmp_path)
+    assert bench.run.main(["--draw", "--out", str(tmp_path)]) == 0
     read = bench.record.read(tmp_path / "speed.json")
     assert {row.precision: row.median() for row in read.rows} == {"int8": 11.0, "bf16": 20.0}
     text = (tmp_path / "speed.md").read_text()
     assert "2.00 (2.00 to 2.00)" in text and "1.25 (1.10 to 1.50)" in text and "- this" in text
-    assert [path.name for path in paths] == ["speed.json", "speed.md", "speed_answers.png"]
-    assert all(path.stat().st_size > 0 for path in paths)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("speed.json", "speed.md", "speed_answers.png")
+    }
+    assert text in capsys.readouterr().out and (tmp_path / "speed_answers.png").stat().st_size
 
 
 def test_series_are_drawn_as_lines(bench: Any, tmp_path: Path) -> None:

@@ -40,8 +40,9 @@ EXPLAINED = {
     "sampler": "Greedy is one maximum; all filters are penalties, top-k 40, top-p, min-p, "
     "temperature. At a vocabulary of 128,256.",
     "http": "Eight streams of the same server's engine, in-process and as events over HTTP.",
-    "memory": "From the start of a process to the first answer, files in the page cache. Resident "
-    "counts mapped weights.",
+    "memory": "From the start of a process to its first answer, files in the page cache. Resident "
+    "counts mapped weights. This engine makes 8 and 4 bits out of bf16 meanwhile; llama.cpp reads "
+    "a file that has them.",
     "context": "One decode step, and the speed of the prompt's latest part, at this many tokens.",
     "slots": "One stream among so many slots.",
 }

@@ -167,10 +167,10 @@ def http(scope: Scope) -> list[Case]:
 
 
 def memory(scope: Scope) -> list[Case]:
-    """Every precision but fp32, with the defaults that a user has."""
+    """Every precision but fp32; ours quantizes bf16 weights, llama.cpp reads quantized ones."""
     names = ("libertai", "llama.cpp", "generate")
     return [
-        Starting(setup=Setup(model=model, precision=each, sides=(), options=()), names=names)
+        Starting(setup=Setup(model=model, precision=each, sides=()), names=names)
         for model in scope.ends
         for each in scope.precisions
         if each != "fp32"

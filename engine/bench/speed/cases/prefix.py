@@ -58,11 +58,12 @@ class Prefix:
 
     def _prepare(self, ours: Process, place: Place, known: list[int]) -> int:
         """Bring the known part to its place; returns the slot to ask for."""
-        path = str(place.folder / "slot.safetensors")
         if self.where == "restored file":
-            ours.call("save_slot", 0, path)
+            path = place.folder / "slot.safetensors"
+            ours.call("save_slot", 0, str(path))
             self._overwrite(ours, place)
-            ours.call("restore_slot", 0, path)
+            ours.call("restore_slot", 0, str(path))
+            path.unlink()
         elif self.where == "host store":
             ours.call("erase_slot", 1)
             self._overwrite(ours, place)
