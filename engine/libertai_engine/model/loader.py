@@ -132,7 +132,8 @@ def load_model(
         has_eyes = has_vision_tower(module.config)
         vision = _load_vision(source, module, tokenizer, where) if has_eyes else None
         if entry is not None:
-            quantization = take(module, entry, _library(config, device))
+            library = _library(config, device)
+            quantization = take(module, entry, library, keeps_order=is_for_saving)
         elif precision is not None:
             text = text_ids(tokenizer, _train_context(module.config))
             quantization = reduce(

@@ -17,6 +17,7 @@ from libertai_engine.kernels.linear import linear
 from libertai_engine.kernels.matrix import Matrix
 from libertai_engine.kernels.packing import Packed, PackedKind, unpack
 from libertai_engine.model.torch_linear import (
+    aligned,
     can_reorder,
     multiply_int8,
     multiply_reordered,
@@ -28,7 +29,7 @@ class QuantizedMatrix(nn.Module):
     """Weights `[rows, cols]` in 8 or 4 bits, as `kernels/packing.py` packs them.
 
     Invariant: never changed, so that an embedding and a head may share one, except by `reorder`,
-    after which codes and scales are what torch's int4 kernel reads, and only it.
+    after which codes and scales of 4 bits are what torch's kernel reads, and only it.
     """
 
     codes: Tensor
@@ -62,7 +63,9 @@ class QuantizedMatrix(nn.Module):
         return nan.expand(self.rows, self.cols)
 
     def reorder(self) -> None:
-        """Get ready for torch's int4 kernel, if it takes this matrix."""
+        """Get ready for torch's kernels: 4 bits in their order, 8 bits at places that they read."""
+        if self.kind == "int8" and self.codes.device.type == "cpu":
+            self.codes = aligned(self.codes)
         if not self.is_reordered and can_reorder(self.packed):
             self.codes, self.scale = reorder(self.packed)
             self.is_reordered = True

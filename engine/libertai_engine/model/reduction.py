@@ -71,9 +71,11 @@ def describe(
     )
 
 
-def take(module: PreTrainedModel, entry: Entry, library: Library | None) -> Quantization:
+def take(
+    module: PreTrainedModel, entry: Entry, library: Library | None, *, keeps_order: bool = False
+) -> Quantization:
     """Get a module ready that was quantized when it was loaded."""
-    settle(module, library)
+    settle(module, library, keeps_order=keeps_order)
     give_memory_back()
     quantized = sum(each.rows * each.cols for each in matrices(module))
     before = count_kept_bytes(module) + 2 * quantized

@@ -25,6 +25,7 @@ from torch.nn.functional import linear
 
 from libertai_engine.kernels.packing import BLOCK, GROUP, Packed, codes_of
 
+_LINE = 64  # bytes of a cache line
 _FEW_ROWS = 8  # up to here the weight-only kernel is ahead
 
 
@@ -33,14 +34,26 @@ def multiply_int8(x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
     has_kernels = x.device.type == "cpu" and x.dtype == torch.bfloat16
     if has_kernels and x.shape[0] > _FEW_ROWS and torch.cpu._is_vnni_supported():
         return _multiply_integers(x, codes, scale)
-    if has_kernels and _is_whole(*codes.shape):
-        # NOTE: the kernel wants scales in the type of x, which is too coarse for them. It reads
-        # behind the end of weights that are no whole steps.
+    if has_kernels and _is_whole(*codes.shape) and _is_aligned(codes):
+        # NOTE: the kernel wants scales in the type of x, which is too coarse for them.
         ones = torch.ones_like(scale, dtype=x.dtype)
-        products = torch._weight_int8pack_mm(x.contiguous(), codes, ones)
+        products = torch._weight_int8pack_mm(aligned(x), codes, ones)
     else:
         products = linear(x, codes.to(x.dtype))
     return (products.float() * scale).to(x.dtype)
+
+
+def aligned(x: Tensor) -> Tensor:
+    """The same numbers, row by row, from the beginning of a cache line on.
+
+    NOTE: torch's kernels end the process for other places, as slices and mapped files have them.
+    """
+    x = x.contiguous()
+    return x if _is_aligned(x) else x.clone()
+
+
+def _is_aligned(x: Tensor) -> bool:
+    return x.data_ptr() % _LINE == 0
 
 
 def _multiply_integers(x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
@@ -58,7 +71,7 @@ def can_reorder(packed: Packed) -> bool:
 
 
 def _is_whole(rows: int, cols: int) -> bool:
-    """True for shapes that torch's kernels take in whole steps."""
+    """True for shapes that torch's kernels take: in whole steps, with rows on whole lines."""
     return rows % BLOCK == 0 and cols % GROUP == 0
 
 
@@ -72,4 +85,4 @@ def reorder(packed: Packed) -> tuple[Tensor, Tensor]:
 
 def multiply_reordered(x: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
     """x `[n, cols]` bf16 times what `reorder` made: `[n, rows]`."""
-    return torch._weight_int4pack_mm_for_cpu(x.contiguous(), codes, GROUP, scales)
+    return torch._weight_int4pack_mm_for_cpu(aligned(x), codes, GROUP, scales)

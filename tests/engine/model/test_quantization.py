@@ -70,7 +70,7 @@ def test_nothing_of_the_old_weights_stays(tmp_path: Path, precision: Precision) 
     assert told.bytes_after == loaded.size_bytes
     assert told.bytes_before == 2 * loaded.num_parameters
     assert told.bytes_kept == 2 * 5 * 256  # the norms
-    share = {"int8": 0.52, "int4": 0.34}[precision]  # embeddings and head have 8 bits in both
+    share = {"int8": 0.52, "int4": 0.36}[precision]  # embeddings and head have 8 bits in both
     assert loaded.size_bytes < share * told.bytes_before
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from libertai_engine.kernels.library import Library, native
-from libertai_engine.kernels.packing import PackedKind, pack_int4, pack_int8, unpack
+from libertai_engine.kernels.packing import Packed, PackedKind, pack_int4, pack_int8, unpack
 from libertai_engine.model.quantized import QuantizedEmbedding, QuantizedLinear, QuantizedMatrix
 from libertai_engine.model.rounding import round_to_int4, round_to_int8
 
@@ -85,3 +85,41 @@ def test_copies_of_a_layer_share_its_weights(kind: PackedKind) -> None:
     """A second body on the same weights takes no memory for them."""
     layer = QuantizedLinear(matrix(kind, 16, 32), None)
     assert copy.deepcopy(layer).weights.codes.data_ptr() == layer.weights.codes.data_ptr()
+
+
+@pytest.mark.parametrize("kernels", ["native", "torch"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_activations_may_be_slices(kind: PackedKind, kernels: str) -> None:
+    """Of any place in memory, in rows of any distance: a layer often gets a part of something."""
+    weights = matrix(kind, 64, 32)
+    exact = unpack(weights.packed)
+    layer = QuantizedLinear(weights, None)
+    layer.settle(library(kernels))
+    for offset in (1, 3, 8, 16):
+        for num_rows in (1, 4, 20):
+            for x in (
+                torch.randn(num_rows * 32 + offset).bfloat16()[offset:].view(num_rows, 32),
+                torch.randn(num_rows, 99).bfloat16()[:, offset : offset + 32],
+            ):
+                expected = x.float() @ exact.T
+                assert (layer(x) - expected).norm() < 0.02 * expected.norm()
+
+
+@pytest.mark.parametrize("settled", [True, False])
+@pytest.mark.parametrize("kernels", ["native", "torch"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_codes_may_lie_anywhere(kind: PackedKind, kernels: str, settled: bool) -> None:
+    """A file that is mapped has them at multiples of 8 bytes only."""
+    plain = matrix(kind, 48, 96)
+    exact = unpack(plain.packed)
+    held = torch.empty(plain.codes.numel() + 64, dtype=plain.codes.dtype)
+    for offset in (1, 8, 24):
+        codes = held[offset : offset + plain.codes.numel()].view(plain.codes.shape)
+        codes.copy_(plain.codes)
+        moved = QuantizedMatrix(Packed(kind, 48, 96, codes, plain.scale))
+        layer = QuantizedLinear(moved, None)
+        if settled:
+            layer.settle(library(kernels))
+        for num_rows in (1, 2, 6, 40):
+            x = torch.randn(num_rows, 96).bfloat16()
+            assert (layer(x) - x.float() @ exact.T).norm() < 0.02 * (x.float() @ exact.T).norm()

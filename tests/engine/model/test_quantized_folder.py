@@ -34,10 +34,10 @@ def load(model: Path | str, **options: Any) -> LoadedModel:
 
 
 def saved(model: Path | str, folder: Path, precision: Precision, **options: Any) -> LoadedModel:
-    """The model, which was written to `folder`."""
-    loaded = load(model, dtype=precision, is_for_saving=True, **options)
-    save(loaded, folder)
-    return loaded
+    """The model, which was written to `folder`; loaded anew, since without native kernels what is
+    for saving is multiplied in another way."""
+    save(load(model, dtype=precision, is_for_saving=True, **options), folder)
+    return load(model, dtype=precision, **options)
 
 
 def logits(loaded: LoadedModel, **options: Any) -> torch.Tensor:
