@@ -48,6 +48,14 @@ class Goal:
         ratios = row.ratios(self.against)
         return [1 / ratio for ratio in ratios] if self.is_inverse else ratios
 
+    def allowed(self, report: Report) -> float | None:
+        """The ratio that the limit of the machine has against the same side."""
+        row = self.row(report)
+        if row is None or self.against in (None, LIMIT) or LIMIT not in row.values:
+            return None
+        limits, others = row.values[LIMIT], row.values[str(self.against)]
+        return statistics.median(a / b for a, b in zip(limits, others, strict=True))
+
     def is_reached(self, value: float) -> bool:
         """Whether that is good enough."""
         is_most = self.is_inverse or self.against is None
@@ -134,15 +142,16 @@ GOALS = (
 
 
 def lines(report: Report) -> list[tuple[str, ...]]:
-    """For a table: goal, against whom, needed, measured (range), reached."""
+    """For a table: goal, against whom, needed, measured (range), what is possible, reached."""
     found = []
     for goal in GOALS:
         values = goal.measured(report)
         sign = "at most" if goal.is_inverse or goal.against is None else "at least"
-        told = ("not measured", "")
+        told = ("not measured", "", "")
         if values:
             middle = statistics.median(values)
             span = f"{middle:.2f} ({min(values):.2f} to {max(values):.2f})"
-            told = (span, "yes" if goal.is_reached(middle) else "no")
+            most = goal.allowed(report)
+            told = (span, f"{most:.2f}" if most else "", "yes" if goal.is_reached(middle) else "no")
         found.append((goal.text, goal.against or "", f"{sign} {goal.needed:g}", *told))
     return found

@@ -73,13 +73,14 @@ def _introduction(report: Report) -> str:
 
 def _goals(report: Report) -> str:
     head = (
-        "goal (1.1B if none is said)",
-        "against",
-        "needed",
-        "measured (range)",
-        "reached",
+        *("goal (1.1B if none is said)", "against", "needed", "measured (range)"),
+        *("the machine allows", "reached"),
     )
-    return markdown(head, goals.lines(report))
+    explained = (
+        "What the machine allows is the ratio that its limit has to the same side: a goal above "
+        "that cannot be reached on it."
+    )
+    return f"{markdown(head, goals.lines(report))}\n\n{explained}"
 
 
 def table(rows: Sequence[Row]) -> str:
