@@ -349,7 +349,7 @@ def _join(engine: Engine) -> tuple[float, list[float]]:
     return end - begun, sorted(gaps)
 
 
-def start(rounds: int = 3) -> Table:
+def start(rounds: int = 2) -> Table:
     """From nothing to an engine that answers."""
     stages = {
         "import torch": "import torch",
