@@ -19,13 +19,14 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from libertai_engine import Engine, EngineConfig, Request, SamplingParams
+from libertai_engine.config import MAX_DRAFT
 from libertai_engine.lookup import PromptLookup
 from libertai_engine.model.batch import Batch
 from libertai_engine.model.loader import LoadedModel, load_model
@@ -52,7 +53,10 @@ class Writing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """Milliseconds a token of each stream, without drafts and with them: medians, and drafts."""
+    """Milliseconds a token of each stream, without drafts and with them: medians, and drafts.
+
+    `clock` says of what: processor time or wall time.
+    """
 
     model: str
     dtype: str
@@ -63,6 +67,7 @@ class Outcome:
     steps_per_token: float
     drafted: float
     accepted: float
+    clock: str
 
     @property
     def gain(self) -> float:
@@ -183,7 +188,7 @@ class Contest:
         self._clock = clock
         self.tokenizer = Tokenizer(model.tokenizer, eos_ids=model.eos_ids)
         self._ways: list[tuple[Engine, Steered]] = []
-        for max_draft in (0, EngineConfig().max_draft):
+        for max_draft in (0, MAX_DRAFT):
             config = EngineConfig(model=str(folder), num_slots=streams, max_draft=max_draft)
             runner = ModelRunner(
                 model.module,
@@ -202,6 +207,11 @@ class Contest:
         for number in range(rounds + 1):
             dice = random.Random(f"{kind} {number}")
             writings = [KINDS[kind](self.tokenizer, dice, length) for _ in range(streams)]
+            # The first token tells whose prompt it is: some kinds have one prompt for all answers.
+            writings = [
+                replace(each, prompt=(400 + index, *each.prompt))
+                for index, each in enumerate(writings)
+            ]
             for way in (0, 1) if number % 2 else (1, 0):
                 engine = self._ways[way][0]
                 before = engine.totals
@@ -258,14 +268,14 @@ def page(outcomes: list[Outcome]) -> str:
         "Made by `python engine/bench/speculation.py`, which says what is measured. Tokens guessed",
         "and found right are given for each token of the answer.",
         "",
-        "| model | weights | streams | answer | plain, ms/token | drafts, ms/token | times as fast "
-        "| steps/token | guessed | right |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| model | weights | streams | answer | time | plain, ms/token | drafts, ms/token "
+        "| times as fast | steps/token | guessed | right |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {each.model} | {each.dtype} | {each.streams} | {each.kind} | {each.plain_ms:.2f} | "
-        f"{each.drafting_ms:.2f} | **{each.gain:.2f}** | {each.steps_per_token:.2f} | "
-        f"{each.drafted:.2f} | {each.accepted:.2f} |"
+        f"| {each.model} | {each.dtype} | {each.streams} | {each.kind} | {each.clock} | "
+        f"{each.plain_ms:.2f} | {each.drafting_ms:.2f} | **{each.gain:.2f}** | "
+        f"{each.steps_per_token:.2f} | {each.drafted:.2f} | {each.accepted:.2f} |"
         for each in outcomes
     ]
     lines += [""]
@@ -344,7 +354,14 @@ def measure_model(name: str, folder: Path, args: argparse.Namespace) -> list[Out
         contest = Contest(model, folder, streams, clock)
         for kind in args.kind or KINDS:
             found = contest.measure(kind, streams, args.tokens, args.rounds)
-            outcome = Outcome(model=name, dtype=args.dtype, streams=streams, kind=kind, **found)
+            outcome = Outcome(
+                model=name,
+                dtype=args.dtype,
+                streams=streams,
+                kind=kind,
+                clock="processor" if args.processor_time else "wall",
+                **found,
+            )
             print(outcome, f"x {outcome.gain:.2f}", flush=True)
             outcomes.append(outcome)
         contest.close()

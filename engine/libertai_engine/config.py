@@ -43,12 +43,12 @@ class EngineConfig:
     it finds itself), both for the whole process.
     With `forces_tokens`, text that a grammar leaves no choice about is
     appended at once instead of being sampled token by token. Up to `max_draft` tokens of an answer
-    are guessed ahead in a step, where that saves time (0: never).
-    `kernels` says who multiplies on CPUs:
-    code that is compiled on this machine ("native"; an error if that fails), torch's, or the first
-    if it can be had ("auto"). Where `dtype` is int8 or int4, the weights are quantized when they are
-    loaded, and with `measures_quality` a text is read before and after. Raises `InvalidRequest`
-    naming the field.
+    are guessed ahead in a step, where that saves time (0: never; None: `MAX_DRAFT`, if no token
+    depends on how many are evaluated with it). `kernels` says who multiplies on CPUs: code that is
+    compiled on this machine ("native"; an error if that fails), torch's, or the first if it can be
+    had ("auto"). Where `dtype` is int8 or int4, the weights are quantized when they are loaded, and
+    with `measures_quality` a text is read before and after. Raises `InvalidRequest` naming the
+    field.
     """
 
     model: str = "demo"
@@ -67,7 +67,7 @@ class EngineConfig:
     local_files_only: bool = False
     slot_folder: Path | None = None
     forces_tokens: bool = True
-    max_draft: int = MAX_DRAFT
+    max_draft: int | None = None
     kernels: Kernels = "auto"
     measures_quality: bool = True
 
@@ -82,7 +82,7 @@ class EngineConfig:
         _require(self.threads is None or self.threads >= 1, "threads", "must be at least 1")
         _require(self.max_queue >= 1, "max_queue", "must be at least 1")
         _require(self.prefix_store_bytes >= 0, "prefix_store_bytes", "must be at least 0")
-        _require(self.max_draft >= 0, "max_draft", "must be at least 0")
+        _require((self.max_draft or 0) >= 0, "max_draft", "must be at least 0")
         _require(self.feature_bytes >= 0, "feature_bytes", "must be at least 0")
         _require(self.kernels in KERNELS, "kernels", f"must be one of {', '.join(KERNELS)}")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from libertai_engine.config import EngineConfig
+from libertai_engine.config import MAX_DRAFT, EngineConfig
 from libertai_engine.errors import (
     ContextOverflow,
     EngineUnavailable,
@@ -74,7 +74,7 @@ class Engine:
             batch_size=config.batch_size,
             max_queue=config.max_queue,
             store_bytes=config.prefix_store_bytes,
-            speculator=speculator or _speculator(config),
+            speculator=speculator or _speculator(config, runner),
             prefill_seconds=config.prefill_ms / 1e3,
         )
         self.grammars = GrammarCompiler(partial(token_vocabulary, tokenizer, runner.vocab_size))
@@ -249,8 +249,10 @@ class Engine:
         return limit is not None and len(request.prompt_ids) + limit > self.context_size
 
 
-def _speculator(config: EngineConfig) -> Speculator | None:
-    return AdaptiveSpeculator(config.max_draft) if config.max_draft else None
+def _speculator(config: EngineConfig, runner: Runner) -> Speculator | None:
+    by_default = MAX_DRAFT if runner.is_steady else 0
+    max_draft = by_default if config.max_draft is None else config.max_draft
+    return AdaptiveSpeculator(max_draft) if max_draft else None
 
 
 def load_engine(config: EngineConfig | str, *, progress: bool | None = None) -> Engine:

@@ -54,6 +54,11 @@ class Runner(Lanes[Any], Protocol):
         """The same for two runners only if lanes of one mean the same to the other."""
         ...
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether a token's logits stay what they are, whatever is evaluated with it."""
+        ...
+
     def run(self, batch: Batch) -> torch.Tensor:
         """Evaluate a batch; `[wanted logits, vocab]`, float32, in the order of rows and tokens."""
         ...

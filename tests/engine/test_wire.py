@@ -10,9 +10,9 @@ import pytest
 from libertai_engine.errors import InvalidRequest, NotSupported
 from libertai_engine.sampling.sampler import SampledToken
 from libertai_engine.sampling_params import SAMPLERS, SamplingParams
-from libertai_engine.sequence import Delta
+from libertai_engine.sequence import Delta, Finish, FinishReason, Timings
 from libertai_engine.text.tokenizer import Tokenizer
-from libertai_engine.wire.format import format_chunk, token_text
+from libertai_engine.wire.format import Answer, format_chunk, format_result, token_text
 from libertai_engine.wire.parse import CompletionCall, Limits, parse_completion
 from libertai_engine.wire.prompts import encode_prompt, fit_prompt
 from tests.fakes import tiny_tokenizer
@@ -102,6 +102,8 @@ WRONG: list[tuple[str, Any]] = [
     ("stream", "yes"),
     ("cache_prompt", "true"),
     ("return_tokens", "true"),
+    ("speculative.n_max", -1),
+    ("speculative.n_max", "many"),
     ("logit_bias", 1),
     ("logit_bias", [[1, 1.0]] * 4097),
     ("logit_bias", [[1, math.inf]]),
@@ -167,6 +169,33 @@ def test_ids_of_the_answer_are_told_if_wanted(tokenizer: Tokenizer) -> None:
         call = parse(tokenizer, return_tokens=wanted)
         chunk = format_chunk(delta, call, tokenizer)
         assert {name: chunk[name] for name in chunk if name == "tokens"} == told
+
+
+def test_drafts_are_limited_and_told(tokenizer: Tokenizer) -> None:
+    """The field of later servers; `timings` counts drafts only where there were some."""
+    assert parse(tokenizer).requests[0].max_draft is None
+    call = parse(tokenizer, **{"speculative.n_max": 3.7})
+    assert call.requests[0].max_draft == 3
+    for num_drafted, told in ((0, {}), (5, {"draft_n": 5, "draft_n_accepted": 2})):
+        finish = Finish(
+            reason=FinishReason.LIMIT,
+            stop_word="",
+            slot=0,
+            seed=1,
+            num_prompt_tokens=3,
+            num_cached=0,
+            num_generated=4,
+            num_in_cache=6,
+            truncated=False,
+            timings=Timings(1.0, 2.0),
+            num_drafted=num_drafted,
+            num_accepted=2,
+        )
+        answer = Answer(text="", tokens=[], finish=finish)
+        result = format_result(answer, call, tokenizer, model="m", context_size=512)
+        timings = result["timings"]
+        assert {key: timings[key] for key in timings if key.startswith("draft")} == told
+        assert result["generation_settings"]["speculative.n_max"] == 3
 
 
 def test_stop_words(tokenizer: Tokenizer) -> None:

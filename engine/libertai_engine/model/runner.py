@@ -108,6 +108,14 @@ class ModelRunner:
         return self._lean.reason if isinstance(self._lean, Unavailable) else None
 
     @property
+    def is_steady(self) -> bool:
+        """True if a token's logits stay what they are, whatever is evaluated with it.
+
+        To the bit in native steps; in torch's, for float32, so nearly that no answer will tell.
+        """
+        return isinstance(self._lean, LeanDecoder) or self._module.dtype == torch.float32
+
+    @property
     def fingerprint(self) -> str:
         """Names model, weights and precision: lanes may move between runners that share it."""
         return self._fingerprint

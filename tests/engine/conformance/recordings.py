@@ -96,6 +96,7 @@ def serving_reference(context_size: int, num_slots: int = 2) -> Iterator[Running
         device="cpu",
         context_size=context_size,
         num_slots=num_slots,
+        max_draft=0,  # whether `timings` tell of drafts depends on the time
     )
     with load_engine(config, progress=False) as engine, running(CompletionAPI(engine)) as server:
         yield server
