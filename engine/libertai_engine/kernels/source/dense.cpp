@@ -14,7 +14,8 @@ struct Dense {
   static INLINE Lanes zero() { return Lanes::zero(); }
   static INLINE void totals(const Lanes* eight, float* to) { Lanes::sums(eight, to); }
   template <int N>
-  static INLINE void scaled(const Matrix&, const Input&, int64_t, int, const float* sums, float* y) {
+  static INLINE void scaled(const Matrix&, const Input&, int64_t, int, const float* sums,
+                            float* y) {
     std::memcpy(y, sums, N * sizeof(float));
   }
 };

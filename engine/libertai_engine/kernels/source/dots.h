@@ -2,8 +2,8 @@
 //
 // In: a kind, which says how a piece of a row is loaded and multiplied. Out: y.
 // A tile of R matrix rows and N activation rows is held in registers. Each of its R x N sums is one
-// vector that grows in the order of the columns, and vectors are summed up in one order: so a number
-// does not depend on the tile it is made in.
+// vector that grows in the order of the columns, and vectors are summed up in one order: so a
+// number does not depend on the tile it is made in.
 // Columns are cut into pieces, so that the activations' piece stays in the first-level cache while
 // it is multiplied with all rows of a strip; sums wait in memory meanwhile. Every tile fetches the
 // rows of the next one, so that the memory works while the processor does.
@@ -26,9 +26,9 @@ constexpr int kEight = 8;                  // vectors that are summed up togethe
 
 constexpr int rows_of_tile(int n) { return n * kMostRows > kTileSums ? kTileSums / n : kMostRows; }
 
-// A kind has: Weight, Activation, Sum, Loaded, Number; kStep, columns of one step; zero, load, load_x,
-// add; totals(sums, numbers), the numbers of eight vectors; and scaled<N>(matrix, input, row, i,
-// numbers, y), what they are in y, without the bias.
+// A kind has: Weight, Activation, Sum, Loaded, Number; kStep, columns of one step; zero, load,
+// load_x, add; totals(sums, numbers), the numbers of eight vectors; and scaled<N>(matrix, input,
+// row, i, numbers, y), what they are in y, without the bias.
 
 // Sums of a tile, [R][N], padded so that eight at a time can be summed up.
 template <typename K, int R, int N>
@@ -100,8 +100,10 @@ __attribute__((noinline)) void add_rest(const Operands<K>& o, Sums<K, R, N>& kep
     alignas(64) typename K::Weight rest[K::kStep] = {};
     std::memcpy(rest, o.w + r * o.cols + whole, (o.cols - whole) * sizeof rest[0]);
     const auto weights = K::load(rest);
-    for (int i = 0; i < N; ++i)
-      kept.of[r * N + i] = K::add(kept.of[r * N + i], weights, K::load_x(o.x + i * o.padded + whole));
+    for (int i = 0; i < N; ++i) {
+      auto& sum = kept.of[r * N + i];
+      sum = K::add(sum, weights, K::load_x(o.x + i * o.padded + whole));
+    }
   }
 }
 
@@ -112,7 +114,8 @@ void finish(const Matrix& m, const Input& input, int64_t row, int i0, const Sums
   typename K::Number numbers[kCount];
   for (int k = 0; k < kCount; k += kEight) K::totals(sums.of + k, numbers + k);
   float results[R][N];
-  for (int r = 0; r < R; ++r) K::template scaled<N>(m, input, row + r, i0, numbers + r * N, results[r]);
+  for (int r = 0; r < R; ++r)
+    K::template scaled<N>(m, input, row + r, i0, numbers + r * N, results[r]);
   if (m.bias) {
     for (int r = 0; r < R; ++r)
       for (int i = 0; i < N; ++i) results[r][i] += m.bias[row + r];

@@ -26,8 +26,8 @@ struct Rows {
   char* row(int64_t index) const { return start + index * stride * (is_bf16 ? 2 : 4); }
 };
 
-// One call: x [n, cols] to y [n, rows], a chunk of rows at a time. Invariant: what one thread writes
-// is read by others only after a barrier; x_ and y_ hold a chunk where x or y is bf16.
+// One call: x [n, cols] to y [n, rows], a chunk of rows at a time. Invariant: what one thread
+// writes is read by others only after a barrier; x_ and y_ hold a chunk where x or y is bf16.
 class Call {
  public:
   Call(const Matrix& matrix, Rows x, Rows y, int64_t n)

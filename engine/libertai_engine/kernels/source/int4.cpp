@@ -1,9 +1,9 @@
 // int4 weights, one scale for each row and 32 columns.
 //
-// In: matrices of this kind, activations as int8 with one scale for each 32 columns. Out: y in fp32.
+// In: matrices of this kind, activations as int8 with one scale for each 32 columns. Out: y, fp32.
 // A block is 16 rows and 32 columns in 256 bytes: byte 64 j + 4 r + q holds, of row r, column
-// 8 j + q in its low and 8 j + 4 + q in its high four bits, both plus 8. So a load gives four columns
-// of every row, a sum keeps one lane for each row, and no sum is ever taken across lanes.
+// 8 j + q in its low and 8 j + 4 + q in its high four bits, both plus 8. So a load gives four
+// columns of every row, a sum keeps one lane for each row, and no sum is taken across lanes.
 #include "parallel.h"
 #include "simd.h"
 #include "slices.h"
@@ -128,7 +128,8 @@ void tile(const Matrix& m, const Input& input, int64_t row, int i0, bool is_firs
           int64_t stride_y) {
   const int64_t groups = (m.cols + kGroup - 1) / kGroup, block = row / kRowBlock;
   const int64_t lane = row % kRowBlock, padded_groups = input.padded / kGroup;
-  const uint8_t* w = static_cast<const uint8_t*>(m.weight) + block * groups * kBlockBytes + lane * 4;
+  const uint8_t* w =
+      static_cast<const uint8_t*>(m.weight) + block * groups * kBlockBytes + lane * 4;
   const uint16_t* scales =
       static_cast<const uint16_t*>(m.scale) + block * groups * kRowBlock + lane;
   const int8_t* x = input.s8 + i0 * int64_t{input.padded};

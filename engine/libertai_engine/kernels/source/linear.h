@@ -50,13 +50,14 @@ size_t input_bytes(int n, int cols);
 Input input_in(void* memory, int n, int cols);
 
 // Called by all threads of a region; fills the form that matrices of `kind` read. x is [n, cols],
-// fp32, rows `stride_x` elements apart. A barrier must follow. May be called for several kinds. With
-// thread 0 of 1 and an Input of its own, each thread can do this alone and needs no barrier.
+// fp32, rows `stride_x` elements apart. A barrier must follow. May be called for several kinds.
+// With thread 0 of 1 and an Input of its own, each thread can do this alone, without a barrier.
 void prepare_slice(const Input& input, int kind, const float* x, int64_t stride_x, int thread,
                    int threads);
 
-// Called by all threads of a region; y [n, rows], rows `stride_y` elements apart. Each thread writes
-// the columns of its own blocks of kRowBlock matrix rows. A barrier must follow before y is read.
+// Called by all threads of a region; y [n, rows], rows `stride_y` elements apart. Each thread
+// writes the columns of its own blocks of kRowBlock matrix rows. A barrier must follow before y is
+// read by others.
 void linear_slice(const Matrix& matrix, const Input& input, int n, float* y, int64_t stride_y,
                   int thread, int threads);
 

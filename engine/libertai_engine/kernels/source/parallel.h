@@ -1,9 +1,9 @@
 // Threads of one native call.
 //
 // In: a number of threads and a body. Out: the body run once by each of them, at the same time.
-// The threads are those of torch's own OpenMP pool, so a process has one pool. GOMP_parallel is what
-// `#pragma omp parallel` of GCC calls; calling it by name also works with compilers whose pragma
-// would bring another OpenMP runtime with it.
+// The threads are those of torch's own OpenMP pool, so a process has one pool. GOMP_parallel is
+// what `#pragma omp parallel` of GCC calls; calling it by name also works with compilers whose
+// pragma would bring another OpenMP runtime with it.
 #pragma once
 
 #include <atomic>

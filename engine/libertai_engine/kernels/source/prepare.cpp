@@ -1,7 +1,7 @@
 // Activations in the forms that the kernels read.
 //
 // In: rows of fp32. Out: the arrays of an Input. A row, or a group of 32, that holds an infinity or
-// something that is no number gets a scale that is no number, and so do the results it takes part in.
+// something that is no number gets a scale that is no number, and so do the results it is part of.
 // NOTE: the loops are written for the compiler to turn into vectors: no branches, no calls.
 #include <cstring>
 #include <limits>
@@ -58,7 +58,8 @@ int32_t rounded(float value) {
 void to_u8(const float* from, int cols, int padded, uint8_t* to, float* unit) {
   const Scale scale = scale_of(largest(from, cols));
   *unit = scale.unit;
-  for (int k = 0; k < cols; ++k) to[k] = static_cast<uint8_t>(rounded(from[k] * scale.inverse) + 128);
+  for (int k = 0; k < cols; ++k)
+    to[k] = static_cast<uint8_t>(rounded(from[k] * scale.inverse) + 128);
   std::memset(to + cols, 128, padded - cols);
 }
 
