@@ -30,6 +30,7 @@ bench: $(VENV)/.ready-test
 	$(BIN)/python engine/bench/run.py
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python engine/bench/conversations.py
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python engine/bench/embeddings.py
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python engine/bench/kernels.py
 	$(BIN)/python engine/bench/import_time.py
 
 record: $(VENV)/.ready-test
