@@ -230,7 +230,9 @@ def page(figures: list[Figure], gigabytes: float, native: Library) -> str:
         "# Linear layers\n\nMade by `python engine/bench/kernels.py`, which says what is measured: "
         f"a layer of {ROWS} x {COLS}, its weights from memory. Up to {FEW} rows: GB/s of weights; "
         "above: GFLOP/s.\n\n" + "\n".join(tables) + "\n![GB/s](kernels.png)\n\n"
-        f"Reading memory with `torch.sum`: {gigabytes:.1f} GB/s, without prefetching.\n"
+        "Each table is a run of its own. Not measured: "
+        f"{', '.join(kind for kind in KINDS if kind not in kinds_of(figures)) or 'none'}. Reading memory with "
+        f"`torch.sum` in the last run: {gigabytes:.1f} GB/s.\n"
         f"{facts['machine']}; {facts['versions']}; native kernels for {native.instructions}.\n"
     )
 

@@ -3,7 +3,7 @@
 In: nothing. Out: the number that `model/` asks for.
 
 Measured on a layer of 5632 x 2048 whose weights come from memory, two cores with AVX-512, VNNI and
-BF16 (docs/bench/kernels.md has all figures and more numbers of rows); native kernels against the
+BF16 (docs/bench/kernels.md has the figures of all kernels); native kernels against the
 best of torch's for the same weights, how many times as fast:
 
 | weights | 1 row | 4 rows | 16 rows | 32 rows | 128 rows | 512 rows |
@@ -13,9 +13,11 @@ best of torch's for the same weights, how many times as fast:
 
 So dense weights are multiplied natively by up to `FEW_ROWS` rows and by torch's `linear` above:
 with few rows memory is the limit, and prefetching the next rows decides; with many, oneDNN's
-blocking of dense matrices is hard to beat. int8 and int4 are always multiplied natively: torch's
-engines are ahead at 128 rows and more, but they need a packed copy of the weights of their own,
-hence twice the memory, and for int4 none of them is as fast.
+blocking of dense matrices is hard to beat. int8 is always multiplied natively: torch's engines are
+ahead at 128 rows and more, but they need a packed copy of the weights of their own, hence twice the
+memory. int4 is, too: its table is still to be measured. Apart from each other, torch's kernel for
+it took 0.36 ms for one row and 72 ms for 512, while one core did 21 GB/s and 300 GFLOP/s natively,
+which is 0.3 and 39 ms on that core alone. fp32 shares the code of bf16; its table is owed as well.
 """
 
 from __future__ import annotations
