@@ -225,14 +225,14 @@ def lead(figures: list[Figure], count: int) -> str:
 def page(figures: list[Figure], gigabytes: float, native: Library) -> str:
     """The document."""
     tables = [table([e for e in figures if e.kind == kind]) for kind in kinds_of(figures)]
+    missing = [kind for kind in KINDS if kind not in kinds_of(figures)]
     facts = machine()
     return (
         "# Linear layers\n\nMade by `python engine/bench/kernels.py`, which says what is measured: "
         f"a layer of {ROWS} x {COLS}, its weights from memory. Up to {FEW} rows: GB/s of weights; "
         "above: GFLOP/s.\n\n" + "\n".join(tables) + "\n![GB/s](kernels.png)\n\n"
-        "Each table is a run of its own. Not measured: "
-        f"{', '.join(kind for kind in KINDS if kind not in kinds_of(figures)) or 'none'}. Reading memory with "
-        f"`torch.sum` in the last run: {gigabytes:.1f} GB/s.\n"
+        f"Each table may be a run of its own. Not measured: {', '.join(missing) or 'none'}. "
+        f"Reading memory with `torch.sum` in the last run: {gigabytes:.1f} GB/s.\n"
         f"{facts['machine']}; {facts['versions']}; native kernels for {native.instructions}.\n"
     )
 
