@@ -27,8 +27,9 @@ class CompletionParams:
     added, or to False, which bans the token; `n_probs` asks for that many probabilities a token
     (a server of 2023 tells them in streams, and of whole answers that a stop word has ended);
     `return_tokens` for the ids of an answer (`Completion.tokens`; a server of 2023 tells none);
-    `slot_id` -1 leaves the choice to the server; `extra_body` holds further fields for the server
-    at hand, sent as they are. Raises `InvalidOption` naming the field.
+    `slot_id` -1 leaves the choice to the server; `max_draft` is the most tokens to guess ahead in a
+    step, the wire's `speculative.n_max` (0: none; the answer is the same); `extra_body` holds
+    further fields for the server at hand, sent as they are. Raises `InvalidOption` naming the field.
 
     `context_shift` False: a prompt that does not fit raises `ContextWindowExceeded`, and an answer
     ends with the context. True: a long prompt is cut, and while an answer goes on the oldest part
@@ -79,6 +80,9 @@ class CompletionParams:
     cache_prompt: bool | None = field(default=True, metadata=checks.boolean())
     context_shift: bool | None = field(default=False, metadata=checks.boolean())
     slot_id: int | None = field(default=None, metadata=checks.integer(-1))
+    max_draft: int | None = field(
+        default=None, metadata=checks.integer(0, wire="speculative.n_max")
+    )
     extra_body: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -163,7 +167,9 @@ def _check_extra(value: Any) -> dict[str, Any]:
                 f"`{name}` in `extra_body`: give it as an option of its own", field=name
             )
         if item is None:
-            raise InvalidOption(f"`{name}` in `extra_body` must not be None", field=name)
+            raise InvalidOption(
+                f"`{name}` in `extra_body` must not be None", field=name or "extra_body"
+            )
     return extra
 
 

@@ -88,6 +88,8 @@ class ModelSettings(TargetSettings):
     the oldest part of a full context is dropped while an answer goes on."""
     slot_id: int | None = None
     """A slot of the server for all calls; None or -1: each conversation keeps its own."""
+    max_draft: int | None = None
+    """Most tokens to guess ahead in a step; 0: none. It changes the speed, not the answer."""
     extra_body: dict[str, Any] | None = None
     """Further fields for the server at hand, sent as they are."""
 

@@ -22,7 +22,8 @@ class Timings:
     """How long a completion took, in milliseconds and tokens a second. None: not told.
 
     `prompt_n` is the number of prompt tokens that were evaluated (not those reused), `cache_n` the
-    number that were reused, `predicted_n` the number generated.
+    number that were reused, `predicted_n` the number generated. `draft_n` tokens were guessed
+    ahead, of which `draft_n_accepted` were right.
     """
 
     prompt_n: int | None = None
@@ -32,14 +33,15 @@ class Timings:
     predicted_ms: float | None = None
     predicted_per_second: float | None = None
     cache_n: int | None = None
+    draft_n: int | None = None
+    draft_n_accepted: int | None = None
 
     @classmethod
     def from_wire(cls, value: Any) -> Timings:
         """From the `timings` object, whose values are null where nothing was measured."""
         found = value if isinstance(value, Mapping) else {}
-        counts = {
-            name: count_of(found.get(name)) for name in ("prompt_n", "predicted_n", "cache_n")
-        }
+        names = ("prompt_n", "predicted_n", "cache_n", "draft_n", "draft_n_accepted")
+        counts = {name: count_of(found.get(name)) for name in names}
         reals = {
             name: finite(found.get(name))
             for phase in ("prompt", "predicted")

@@ -50,4 +50,5 @@ OPTIONS: dict[str, tuple[Any, Any, str]] = {
     "cache_prompt": (True, False, "cache_prompt"),
     "context_shift": (True, False, "context_shift"),
     "slot_id": (3, 0, "slot_id"),
+    "max_draft": (3, 0, "speculative.n_max"),
 }

@@ -198,6 +198,13 @@ def test_bodies() -> None:
             infill_parts(bad, "b", None, None)
 
 
+def test_a_field_without_a_name_is_told_by_where_it_stands() -> None:
+    """An error always names a field."""
+    with pytest.raises(InvalidOption, match="extra_body") as error:
+        CompletionParams(extra_body={"": None})
+    assert error.value.field == "extra_body"
+
+
 def test_what_infill_may_know_besides() -> None:
     """How the missing part begins, and other files by name."""
     parts = infill_parts("a", "b", "c", {"x.py": "1", "y.py": "2"})
