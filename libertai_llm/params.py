@@ -29,7 +29,8 @@ class CompletionParams:
     `return_tokens` for the ids of an answer (`Completion.tokens`; a server of 2023 tells none);
     `slot_id` -1 leaves the choice to the server; `max_draft` is the most tokens to guess ahead in a
     step, the wire's `speculative.n_max` (0: none; the answer is the same); `extra_body` holds
-    further fields for the server at hand, sent as they are. Raises `InvalidOption` naming the field.
+    further fields for the server at hand, sent as they are. Raises `InvalidOption` naming the
+    field.
 
     `context_shift` False: a prompt that does not fit raises `ContextWindowExceeded`, and an answer
     ends with the context. True: a long prompt is cut, and while an answer goes on the oldest part
