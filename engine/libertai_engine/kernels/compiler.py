@@ -92,9 +92,15 @@ def build(
 
 
 def cache_folder() -> Path:
-    """Where libraries are kept: `libertai-engine` in the user's cache folder."""
+    """Where libraries are kept: `libertai-engine` in the user's cache folder.
+
+    Raises `CannotCache` for a user without a home.
+    """
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "libertai-engine"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "libertai-engine"
+    except RuntimeError as error:
+        raise CannotCache(f"no cache folder: {error}") from error
 
 
 def find(folder: Path, name: str) -> Path | None:
@@ -109,7 +115,8 @@ def find(folder: Path, name: str) -> Path | None:
 def _compile(
     folder: Path, name: str, compiler: Compiler, flags: Sequence[str], sources: Path
 ) -> Path:
-    logger.info("compiling native kernels with %s, once for this machine", compiler.path)
+    # A warning, so that whoever waits for a first start sees why.
+    logger.warning("compiling native kernels with %s: up to a minute, once", compiler.path)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         made = Path(scratch) / "made.so"
         objects = _objects([compiler.path, *flags, *ALWAYS], sources, Path(scratch))

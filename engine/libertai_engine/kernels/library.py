@@ -68,7 +68,7 @@ def cached_or_passing(cache: Path | None = None) -> Library:
     try:
         return load(compiler.build(cache))
     except CannotCache as error:
-        logger.info("native kernels are not kept (%s)", error)
+        logger.warning("native kernels are compiled at every start (%s)", error)
         return build_and_load()
 
 
@@ -86,5 +86,8 @@ def build_and_load(
     *, compilers: Sequence[str] | None = None, flags: Sequence[str] = compiler.FLAGS
 ) -> Library:
     """A library in a folder that ends with this call. Raises `CannotCompile`."""
-    with tempfile.TemporaryDirectory() as folder:
-        return load(compiler.build(Path(folder), compilers=compilers, flags=flags))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            return load(compiler.build(Path(folder), compilers=compilers, flags=flags))
+    except OSError as error:
+        raise CannotCompile(f"no folder to compile in: {error}") from error

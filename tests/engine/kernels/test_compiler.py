@@ -191,3 +191,35 @@ def test_without_a_cache_a_library_is_made_for_the_process(
     (tmp_path / "cache").write_text("not a folder")
     monkeypatch.setattr(library, "build_and_load", lambda: native)
     assert library.cached_or_passing(tmp_path / "cache") is native
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in containers that run with a number for a user: nothing is kept, nothing fails."""
+
+    def expand() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", expand)
+    with pytest.raises(CannotCache, match="no cache folder"):
+        compiler.cache_folder()
+
+
+def test_nowhere_to_compile_is_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """Read-only containers have neither a cache nor a folder for what passes."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    (tmp_path / "cache").write_text("not a folder")
+    with pytest.raises(CannotCompile, match="no folder to compile in"):
+        library.cached_or_passing(tmp_path / "cache")
+
+
+def test_who_waits_for_the_compiler_is_told(
+    sources: Path, tmp_path: Path, command: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, on stderr wherever no logging is set up; what is found is not worth a word."""
+    for _ in range(2):
+        compiler.build(tmp_path / "cache", sources=sources, compilers=[command])
+    told = [each.message for each in caplog.records if each.levelname == "WARNING"]
+    assert told == [f"compiling native kernels with {command}: up to a minute, once"]
