@@ -32,6 +32,7 @@ def save(model: LoadedModel, folder: Path) -> int:
     quantization = model.quantization
     assert quantization is not None, "nothing is quantized"
     check_target(folder)
+    folder = folder.resolve()  # "." has no name
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
         part.mkdir(parents=True)

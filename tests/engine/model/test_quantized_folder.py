@@ -190,6 +190,15 @@ def test_an_empty_folder_is_filled_and_a_failure_leaves_nothing(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file"]
 
 
+def test_the_folder_may_be_where_the_user_is(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative path is one like any other, and so is the shortest of them."""
+    monkeypatch.chdir(tmp_path)
+    saved(tiny_model, Path("."), "int8")
+    assert (tmp_path / "quantized.safetensors").is_file()
+
+
 def _edit(folder: Path, **changes: Any) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
