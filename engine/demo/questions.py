@@ -13,12 +13,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from corpus.agents import NO_TOOL, Use, offer, offers, read_families, use
+from corpus.agents import NO_TOOL, choosing
 from corpus.arithmetic import KINDS
 from corpus.books import GAP, Block
+from corpus.document import Message
 from corpus.extraction import IN_ONE, WITH_SCHEMA, task
 from corpus.mixture import World
+from corpus.offering import Use, offers, unfitting, use
 from corpus.phrases import Filler, capital, choose
+from corpus.reacting import reacting
 from corpus.reading import reading
 from corpus.words import Words
 
@@ -121,10 +124,7 @@ def numbers(world: World, rng: random.Random, kinds: tuple[Any, ...]) -> Questio
 
 def read(words: Words, rng: random.Random, length: int, *, kept: bool, missing: float) -> Question:
     """Return a question about a passage of `length` sentences."""
-    messages = reading(rng, words, length, kept=kept, missing=missing)
-    first = next(at for at, each in enumerate(messages) if each.role == "assistant")
-    chat = [said(each.role, each.content) for each in messages[:first]]
-    return Question(chat, frozenset({messages[first].content}))
+    return first_answer(reading(rng, words, length, kept=kept, missing=missing))
 
 
 def _asked(words: Words, rng: random.Random, *, kept: bool, most: int) -> tuple[Use, list[Any]]:
@@ -144,10 +144,16 @@ def call(words: Words, rng: random.Random, *, kept: bool, most: int = 3) -> Ques
 def no_call(words: Words, rng: random.Random) -> Question:
     """Return a question that none of the tools answers."""
     offered = offers(rng, words, rng.randint(1, 3))
-    rest = [f for f in read_families() if all(f is not each.family for each in offered)]
-    asked = use(rng, words, offer(rng, words, rng.choice(rest))).question
+    asked = unfitting(rng, words, offered)
     tools = [dict(each.schema) for each in offered]
     return Question([said("user", asked)], frozenset({NO_TOOL}), tools=tools)
+
+
+def first_answer(messages: list[Message]) -> Question:
+    """Return a conversation up to its first answer."""
+    first = next(at for at, each in enumerate(messages) if each.role == "assistant")
+    chat = [said(each.role, each.content) for each in messages[:first]]
+    return Question(chat, frozenset({messages[first].content}))
 
 
 def result(words: Words, rng: random.Random) -> Question:
@@ -183,6 +189,8 @@ KINDS_OF_QUESTIONS: Mapping[str, Maker] = {
     "right tool of up to three": lambda world, rng: call(world.words, rng, kept=False),
     "the same, new wording": lambda world, rng: call(world.words, rng, kept=True),
     "no tool fits": lambda world, rng: no_call(world.words, rng),
+    "action of a ReAct agent": lambda world, rng: first_answer(reacting(rng, world.words, 2)),
+    "name of the right tool": lambda world, rng: first_answer(choosing(rng, world.words, 4)),
     "result told": lambda world, rng: result(world.words, rng),
     "extraction": lambda world, rng: extract(world.words, rng, kept=False),
     "extraction, new wording": lambda world, rng: extract(world.words, rng, kept=True),
@@ -198,6 +206,7 @@ KINDS_OF_QUESTIONS: Mapping[str, Maker] = {
     "facts": lambda world, rng: from_book("facts", world, rng),
     "yes or no": lambda world, rng: from_book("yesno", world, rng),
     "translation": lambda world, rng: from_book("translation", world, rng),
+    "unknown things": lambda world, rng: from_book("unknown", world, rng),
     "roles": lambda world, rng: from_book("roles", world, rng),
 }
 

@@ -38,6 +38,11 @@ PROMPTS: tuple[Prompt, ...] = (
     ("Tell me a joke.",),
     ("I am sad.",),
     ("What is a quandle?",),
+    ("hi", "what can you do"),
+    ("Who was Napoleon?",),
+    ("The library opens at 9 and closes at 18. It is closed on Sunday. When does it close?",),
+    ("Write name, age and city as JSON: Anna is 34 years old and lives in Rome.",),
+    ("Sort these words: pear, apple, fig",),
 )
 
 
@@ -47,7 +52,7 @@ def generate(model: Any, tokenizer: Any, text: str, *, bos: bool, temperature: f
     ids = tokenizer(text, add_special_tokens=bos, return_tensors="pt")
     settings: dict[str, Any] = {"do_sample": temperature > 0, "max_new_tokens": 200}
     if temperature > 0:
-        settings |= {"temperature": temperature, "top_k": 40, "top_p": 0.95}
+        settings |= {"temperature": temperature, "top_k": 0, "top_p": 0.9}
     out = model.generate(**ids, **settings)
     answer: str = tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
     return answer
@@ -68,13 +73,13 @@ def answers(model: Any, tokenizer: Any, prompt: Prompt, temperature: float) -> l
 
 
 def sample_table(folder: Path, seed: int = 1) -> str:
-    """Return prompts and answers as Markdown: the likeliest answer, and one at temperature 0.8."""
+    """Return prompts and answers as Markdown: the likeliest answer, and one as chats sample it."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    rows = ["| prompt | greedy | temperature 0.8 |", "|---|---|---|"]
+    rows = ["| prompt | greedy | temperature 0.3 |", "|---|---|---|"]
     for prompt in PROMPTS:
         torch.manual_seed(seed)
-        columns = [answers(model, tokenizer, prompt, temperature) for temperature in (0.0, 0.8)]
+        columns = [answers(model, tokenizer, prompt, temperature) for temperature in (0.0, 0.3)]
         asked = [prompt] if isinstance(prompt, str) else list(prompt)
         cells = [" ⏎⏎ ".join(column) for column in (asked, *columns)]
         rows.append("| " + " | ".join(cell.replace("\n", " ⏎ ") for cell in cells) + " |")

@@ -22,7 +22,14 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 MODULES = ("batches", "network", "questions", "recipe", "score", "training", "vocabulary")
-MODULES += ("corpus.agents", "corpus.document", "corpus.mixture")
+MODULES += ("corpus.agents", "corpus.deeds", "corpus.document", "corpus.families")
+MODULES += (
+    "corpus.mixture",
+    "corpus.offering",
+    "corpus.reacting",
+    "corpus.records",
+    "corpus.telling",
+)
 ENGINE = Path(__file__).parent.parent.parent / "engine"
 MODEL = ENGINE / "libertai_engine" / "demo_model"
 
@@ -54,8 +61,8 @@ def test_tools_are_written_as_the_chat_template_writes_them(demo: Any) -> None:
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     words, rng = demo.mixture.World.load("train").words, random.Random(5)
     for _ in range(20):
-        offered = demo.agents.offers(rng, words, 2)
-        used = demo.agents.use(rng, words, offered[0])
+        offered = demo.offering.offers(rng, words, 2)
+        used = demo.offering.use(rng, words, offered[0])
         function = {"name": used.name, "arguments": dict(used.arguments)}
         chat = [
             {"role": "system", "content": "Be kind."},
@@ -136,6 +143,66 @@ def test_every_kind_of_question_can_be_asked(demo: Any) -> None:
         for each in first:
             assert each.chat[-1]["role"] in ("user", "tool")
             assert bool(each.right) + bool(each.calls) + (each.found is not None) == 1
+
+
+def test_held_out_wordings_are_never_learned(demo: Any) -> None:
+    """Nothing that is marked as held out can be made of the wordings that training sees."""
+    learned: set[str] = set()
+    kept: set[str] = set()
+    for kind in demo.records.read_kinds():
+        for of in kind.properties:
+            for texts, told in ((learned, (of.sentences, of.questions)),
+                                (kept, (of.kept_sentences, of.kept_questions))):  # fmt: skip
+                named = (f"{kind.name}: {text}" for each in told for text in each)
+                texts.update(form for text in named for form in demo.questions.variants(text))
+    for family in demo.families.read_families():
+        for texts, each in ((learned, family.questions), (kept, family.kept)):
+            texts.update(form for text in each for form in demo.questions.variants(text))
+    assert len(kept) > 100
+    assert not learned & kept
+
+
+def test_what_is_asked_about_deeds_is_told(demo: Any) -> None:
+    """The answer is one of the sentences, or none; no question comes twice."""
+    words, rng = demo.mixture.World.load("heldout").words, random.Random(9)
+    for _ in range(30):
+        told, asked = demo.deeds.deeds(rng, words, 5, 8, missing=0.3)
+        assert len(told) == 5 and len(asked) == 8
+        assert all(answer in (*told, "") for _, answer in asked)
+        assert len({question for question, _ in asked}) == 8
+
+
+def test_every_value_is_told(demo: Any) -> None:
+    """In sentences, however they are joined, and on cards."""
+    words, rng = demo.mixture.World.load("train").words, random.Random(4)
+    for kind in demo.records.read_kinds():
+        for _ in range(20):
+            subject = demo.records.subject_of(rng, words, kind)
+            some = [of for of in kind.properties if of.type != "boolean"]
+            made = rng.sample(some, min(4, len(some)))
+            facts = [demo.records.fact(rng, words, subject, of, kept=False) for of in made]
+            told = demo.telling.tell(rng, facts, person=kind.name == "person")
+            for text in (told, demo.telling.card(rng, facts)):
+                assert all(fact.text.lower() in text.lower() for fact in facts)
+
+
+def test_thoughts_are_lines_that_an_agent_reads(demo: Any) -> None:
+    """LlamaIndex's own parser finds the tool and its arguments in them, or the answer."""
+    parser = pytest.importorskip("llama_index.core.agent.react.output_parser").ReActOutputParser()
+    words, rng = demo.mixture.World.load("train").words, random.Random(6)
+    for _ in range(30):
+        system, *turns = demo.reacting.reacting(rng, words, 2)
+        for asked, answer in zip(turns[::2], turns[1::2], strict=True):
+            read = parser.parse(answer.content)
+            assert read.is_done == (
+                asked.content.startswith("Observation:") or "tools." in answer.content
+            )
+            if read.is_done:
+                assert answer.content.endswith(f"Answer: {read.response}")
+            else:
+                assert read.action in system.content
+                given = json.dumps(read.action_input, ensure_ascii=False)
+                assert answer.content.endswith(f"Action Input: {given}")
 
 
 # Far below what the model card tells, since so few questions are asked here.

@@ -13,7 +13,8 @@ from typing import Any
 
 from corpus.document import Message
 from corpus.phrases import choose
-from corpus.records import Kind, Property, fact, join, read_kinds, subject_of
+from corpus.records import Kind, Property, fact, kinds_with, read_kinds, subject_of
+from corpus.telling import card, fits_card, tell
 from corpus.words import Words
 
 # {s} is the schema, {t} the text, {k} the keys.
@@ -70,6 +71,10 @@ class Task:
 def _field(rng: random.Random, key: str, of: Property | None, name: str) -> dict[str, Any]:
     """Return the schema of one key, in one of the ways in which programs write it."""
     made: dict[str, Any] = {"type": of.type if of else "string"}
+    if of and of.type == "array":
+        made["items"] = {"type": "string"}
+    if of and all("{" not in value for value in of.values) and of.type == "string":
+        made |= {"enum": rng.sample(of.values, len(of.values))} if rng.random() < 0.7 else {}
     words = key.replace("_", " ")
     about = choose(rng, rng.choice(DESCRIPTIONS)).replace("{k}", words).replace("{n}", name)
     if about:
@@ -96,7 +101,7 @@ def _schema(rng: random.Random, fields: Mapping[str, Any], title: str) -> dict[s
 
 def new_form(rng: random.Random, *, kept: bool = False) -> Form:
     """Return one to five keys of one kind of thing, and what the texts tell, which may be more."""
-    kind = rng.choice(read_kinds())
+    kind = rng.choice(kinds_with(kept=kept))
     known = kind.some(kept=kept)
     told = rng.sample(known, min(rng.randint(1, 4), len(known)))
     wanted = rng.sample(told, max(1, len(told) - (rng.random() < 0.25)))
@@ -112,11 +117,17 @@ def fill(rng: random.Random, words: Words, form: Form, *, kept: bool = False) ->
     """Return a text and what the form finds in it."""
     subject = subject_of(rng, words, form.kind)
     facts = {of: fact(rng, words, subject, of, kept=kept) for of in form.told}
-    text = join(rng, list(facts.values()))
+    told = list(facts.values())
+    if not kept and fits_card(told) and rng.random() < 0.12:
+        text = card(rng, told)
+    else:
+        text = tell(rng, told, person=form.kind.name == "person")
     if rng.random() < 0.25:
         other = subject_of(rng, words, rng.choice(read_kinds()))
         if other not in text:
-            extra = rng.choice([f"I like {other}.", f"This is not about {other}.", "That is all."])
+            extra = rng.choice(
+                [f"I like {other}.", f"This is not about {other}.", "That is all.", "Hello!"]
+            )
             text = rng.choice([f"{text} {extra}", f"{extra} {text}"])
     name = subject.removeprefix("the ")
     found = {key: facts[of].value if of else name for key, of in form.keys.items()}

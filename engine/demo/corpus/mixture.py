@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from corpus.agents import calling, filling
+from corpus.agents import calling, choosing, filling
 from corpus.arithmetic import arithmetic, counting
-from corpus.books import Block, Book, perform, read_books
+from corpus.books import Book, perform, read_books
 from corpus.document import Document, Message, Segment, chatml, dialogue, plain
 from corpus.extraction import extraction
 from corpus.phrases import Filler
+from corpus.reacting import reacting
 from corpus.reading import reading
 from corpus.steps import Task, read_tasks, steps_exchange, steps_text
 from corpus.values import MADE_UP
@@ -28,8 +29,10 @@ from corpus.words import Split, Words
 HERE = Path(__file__).parent
 Source = Callable[[random.Random, Words], list[Message | None]]
 ARITHMETIC_WEIGHT = 9.0
-STEPS_WEIGHT = 6.0
+STEPS_WEIGHT = 12.0
 STATEFUL = ("memory", "strangers", "roles")
+# Books in whose questions nothing depends on capital letters.
+CARELESS = ("smalltalk", "newcomers", "identity", "facts", "yesno", "feelings", "explanations")
 SYSTEMS = (
     "You are a helpful assistant.",
     "You are a helpful assistant.",
@@ -73,12 +76,18 @@ def fingerprint() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 
-def _play(block: Block, rng: random.Random, words: Words) -> list[Message | None]:
-    return perform(block, Filler(rng, words))
-
-
 def _open(book: Book, rng: random.Random, words: Words) -> list[Message | None]:
-    return _play(rng.choice(book.blocks), rng, words)
+    played = perform(rng.choice(book.blocks), Filler(rng, words))
+    if book.name in CARELESS and rng.random() < 0.15:
+        return [_careless(message) if message else None for message in played]
+    return played
+
+
+def _careless(message: Message) -> Message:
+    """Return what a user says as people type it."""
+    if message.role != "user":
+        return message
+    return Message("user", message.content.lower().rstrip("?.!") or message.content)
 
 
 def sources(world: World, *, stateful: bool) -> tuple[list[Source], list[float]]:
@@ -193,6 +202,14 @@ def _looking_up(rng: random.Random, world: World) -> Document:
     return chatml("looking up", played)
 
 
+def _quiz(rng: random.Random, world: World) -> Document:
+    """Return many short questions about what the tables know."""
+    books = [world.books[name] for name in ("facts", "facts", "yesno", "yesno", "translation")]
+    turns = range(rng.randint(5, 10))
+    messages = [m for _ in turns for m in _open(rng.choice(books), rng, world.words) if m]
+    return chatml("quiz", messages)
+
+
 def _sums(rng: random.Random, world: World) -> Document:
     """Return a few questions about numbers."""
     turns = range(rng.randint(2, 6))
@@ -207,7 +224,7 @@ def _kept(rng: random.Random, world: World) -> bool:
 
 def _reading(rng: random.Random, world: World, longest: int) -> Document:
     """Return questions about a passage of up to `longest` sentences."""
-    length, kept = rng.randint(1, longest), _kept(rng, world)
+    length, kept = rng.randint(max(1, longest // 3), longest), _kept(rng, world)
     return chatml("reading", reading(rng, world.words, length, kept=kept))
 
 
@@ -215,18 +232,37 @@ def _extraction(rng: random.Random, world: World) -> Document:
     return chatml("extraction", extraction(rng, world.words, kept=_kept(rng, world)))
 
 
+def _small_talk(rng: random.Random, world: World) -> list[Message]:
+    """Return an exchange that no tool could help with."""
+    book = world.books[rng.choice(["smalltalk", "newcomers", "identity", "feelings", "jokes"])]
+    return [message for message in _open(book, rng, world.words) if message]
+
+
 def _tools(rng: random.Random, world: World, most: int) -> Document:
     """Return a conversation with tools, or an object that must be given as a call."""
     if rng.random() < 0.15:
         return chatml("tools", filling(rng, world.words, kept=_kept(rng, world)))
-    small_talk = _some(rng, world, [1])
+    small_talk = _small_talk(rng, world)
     kept = _kept(rng, world)
-    count = rng.randint(1, most)
+    count = rng.choice([1, *range(2, most + 1), *range(2, most + 1)])
     return chatml("tools", calling(rng, world.words, count, small_talk, kept=kept))
 
 
+def _choosing(rng: random.Random, world: World) -> Document:
+    """Return questions for the name of the right tool."""
+    kept = _kept(rng, world)
+    return chatml("choosing", choosing(rng, world.words, rng.randint(2, 5), kept=kept))
+
+
+def _reacting(rng: random.Random, world: World) -> Document:
+    """Return tool use in lines of plain text."""
+    kept = _kept(rng, world)
+    return chatml("reacting", reacting(rng, world.words, rng.choice([1, 2, 2]), kept=kept))
+
+
 Shape = tuple[Callable[[random.Random, World], Document], float]
-SHORT_READING, LONG_READING = partial(_reading, longest=4), partial(_reading, longest=30)
+SHORT_READING, READING = partial(_reading, longest=4), partial(_reading, longest=12)
+LONG_READING = partial(_reading, longest=36)
 ONE_TOOL, SOME_TOOLS = partial(_tools, most=1), partial(_tools, most=3)
 # NOTE: without this beginning, a small model learns whole sentences long before it learns to look
 # up and copy, and stays bad at it.
@@ -255,11 +291,26 @@ MIXTURE: tuple[Shape, ...] = (
 )
 # What is long or hard, once the rest is known.
 ENDING: tuple[Shape, ...] = (
-    *MIXTURE,
-    (LONG_READING, 5.0),
-    (SOME_TOOLS, 40.0),
-    (_extraction, 5.0),
-    (_sums, 8.0),
+    (_chat, 36.0),
+    (_quiz, 14.0),
+    (_long_chat, 1.0),
+    (_looking_up, 20.0),
+    (_echo, 3.0),
+    (_pairs, 5.0),
+    (_sums, 10.0),
+    (_dialogue, 5.0),
+    (_answer, 2.0),
+    (_facts, 1.0),
+    (_steps, 30.0),
+    (_counting, 4.0),
+    (SHORT_READING, 30.0),
+    (READING, 16.0),
+    (LONG_READING, 2.0),
+    (_extraction, 16.0),
+    (ONE_TOOL, 6.0),
+    (SOME_TOOLS, 20.0),
+    (_choosing, 9.0),
+    (_reacting, 3.0),
 )
 
 

@@ -1,16 +1,18 @@
 """Questions about a passage. In: records and words. Out: one exchange, short or long.
 
-The answer stands in one sentence among others; where it does not, the answer says so.
+The answer is the sentence that says it, among others; where there is none, the answer says so.
 """
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from corpus.deeds import deeds
 from corpus.document import Message
 from corpus.phrases import choose
-from corpus.records import Fact, Kind, fact, question, read_kinds, subject_of
+from corpus.records import Fact, Kind, fact, kinds_with, put, question, read_kinds, subject_of
+from corpus.telling import card, fits_card, tell
 from corpus.words import Words
 
 UNKNOWN = "The text does not say."
@@ -51,6 +53,19 @@ INDEX_SYSTEMS = (
     "[provided|given] context[ information|], and not prior knowledge.",
     "You are a helpful assistant.",
 )
+# What a text says besides.
+BESIDES = (
+    "It was a fine day.",
+    "Nobody knows why.",
+    "This is all that we know for now.",
+    "The sun was shining, and the birds were singing.",
+    "Many people asked about it.",
+    "Here is what was found.",
+    "These are the notes of last week.",
+    "More will follow soon.",
+    "It had rained all night.",
+    "Some of this may change.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,44 +78,82 @@ class Passage:
 
 def passage(rng: random.Random, words: Words, length: int, *, kept: bool) -> Passage:
     """Return a passage of about `length` sentences."""
-    facts: list[Fact] = []
-    kinds = [rng.choice(read_kinds())] if rng.random() < 0.6 else list(read_kinds())
-    while len(facts) < length:
+    groups: list[tuple[Kind, list[Fact]]] = []
+    known_kinds = kinds_with(kept=kept)
+    kinds = [rng.choice(known_kinds)] if rng.random() < 0.6 else known_kinds
+    while (left := length - sum(len(group) for _, group in groups)) > 0:
         kind = rng.choice(kinds)
         subject = subject_of(rng, words, kind)
-        if any(subject in each.subject or each.subject in subject for each in facts):
+        if any(subject in g[0].subject or g[0].subject in subject for _, g in groups):
             continue
         known = kind.some(kept=kept)
-        some = rng.sample(known, min(rng.randint(1, 4), length - len(facts), len(known)))
-        facts += [fact(rng, words, subject, of, kept=kept) for of in some]
-    if rng.random() < 0.5:
-        rng.shuffle(facts)
-    parts = [each.sentence for each in facts]
+        some = rng.sample(known, min(rng.randint(1, 4), left, len(known)))
+        groups.append((kind, [fact(rng, words, subject, of, kept=kept) for of in some]))
+    facts = [each for _, group in groups for each in group]
+    if kept or rng.random() < 0.35:
+        parts = [each.sentence for each in facts]
+        rng.shuffle(parts)
+    else:
+        told = [_told(rng, group, person=kind.name == "person") for kind, group in groups]
+        parts, facts = [text for text, _ in told], [each for _, group in told for each in group]
+    if rng.random() < 0.3:
+        parts.insert(rng.randint(0, len(parts)), rng.choice(BESIDES))
+    return Passage(_laid_out(rng, parts), tuple(facts))
+
+
+def _told(rng: random.Random, group: list[Fact], *, person: bool) -> tuple[str, list[Fact]]:
+    """Return facts as a text, and as they are then asked for: a card has no sentences to repeat."""
+    if rng.random() < 0.12 and fits_card(group):
+        said = (put(f"For {{x}}, the {e.of.noun} is {{v}}.", e.subject, e.text) for e in group)
+        return card(rng, group), [
+            replace(e, plain=text) for e, text in zip(group, said, strict=True)
+        ]
+    return tell(rng, group, person=person), group
+
+
+def _laid_out(rng: random.Random, parts: list[str]) -> str:
+    """Return the parts as one text; those of several lines are kept apart."""
+    if any("\n" in part for part in parts):
+        return "\n\n".join(parts)
     gaps = rng.choice([[" "], [" "], ["\n"], [" ", " ", " ", "\n\n"]])
-    text = parts[0] + "".join(rng.choice(gaps) + part for part in parts[1:])
-    return Passage(text, tuple(facts))
+    return parts[0] + "".join(rng.choice(gaps) + part for part in parts[1:])
 
 
-def _missing(rng: random.Random, read: Passage, *, kept: bool) -> tuple[str, str]:
-    """Return a question that the passage does not answer."""
+Asked = tuple[str, str]
+
+
+def _missing(rng: random.Random, words: Words, read: Passage, *, kept: bool) -> Asked:
+    """Return a question that the passage does not answer: about somebody else, or another thing."""
     about = rng.choice(read.facts)
-    told = {each.of for each in read.facts if each.subject == about.subject}
     kind: Kind = next(each for each in read_kinds() if about.of in each.properties)
-    of = rng.choice([each for each in kind.properties if each not in told and each.questions])
-    return question(rng, of, about.subject, kept=kept), UNKNOWN
+    subject, told = about.subject, {e.of for e in read.facts if e.subject == about.subject}
+    other = subject_of(rng, words, kind)
+    if about.of.questions and rng.random() < 0.3 and other not in read.text:
+        return question(rng, about.of, other, kept=kept), UNKNOWN
+    near = {e.of for e in read.facts if e.of.questions and e.of in kind.properties} - told
+    far = [each for each in kind.properties if each not in told and each.questions]
+    chosen = [each for each in kind.properties if each in near]
+    of = rng.choice(chosen if chosen and rng.random() < 0.5 else far)
+    return question(rng, of, subject, kept=kept), UNKNOWN
 
 
-def ask(rng: random.Random, read: Passage, *, kept: bool, missing: float) -> tuple[str, str]:
-    """Return a question and its answer; `missing` is the share of those without one."""
+def ask(
+    rng: random.Random, words: Words, read: Passage, count: int, *, kept: bool, missing: float
+) -> list[Asked]:
+    """Return questions with their answers; `missing` is the share of those without one."""
     known = [each for each in read.facts if each.of.questions]
-    if not known or rng.random() < missing:
-        return _missing(rng, read, kept=kept)
-    chosen = rng.choice(known)
-    return question(rng, chosen.of, chosen.subject, kept=kept), chosen.answer
+    rng.shuffle(known)
+    made = []
+    for _ in range(count):
+        if not known or rng.random() < missing:
+            made.append(_missing(rng, words, read, kept=kept))
+        else:
+            chosen = known.pop()
+            made.append((question(rng, chosen.of, chosen.subject, kept=kept), chosen.answer))
+    return made
 
 
-def _index_prompt(rng: random.Random, read: Passage, asked: str) -> str:
-    text = read.text
+def _index_prompt(rng: random.Random, text: str, asked: str) -> str:
     if rng.random() < 0.5:
         text = (
             f"file_path: {rng.choice(['data', 'docs', 'notes'])}/{rng.randint(1, 99)}.txt\n\n{text}"
@@ -109,24 +162,33 @@ def _index_prompt(rng: random.Random, read: Passage, asked: str) -> str:
 
 
 def reading(
-    rng: random.Random, words: Words, length: int, *, kept: bool = False, missing: float = 0.15
+    rng: random.Random, words: Words, length: int, *, kept: bool = False, missing: float = 0.17
 ) -> list[Message]:
-    """Return a passage of `length` sentences with one to three questions, each answered."""
-    read = passage(rng, words, length, kept=kept)
-    asked, answer = ask(rng, read, kept=kept, missing=missing)
+    """Return a passage of `length` sentences with some questions, each answered.
+
+    The longer the passage, the more questions, so that reading it is worth the while.
+    """
+    count = rng.randint(2, 4 + length // 3)
+    if not kept and rng.random() < 0.35:
+        parts, made = deeds(rng, words, min(length, 14), count, missing=missing)
+        made = [(asked, answer or UNKNOWN) for asked, answer in made]
+        text = _laid_out(rng, parts)
+    else:
+        read = passage(rng, words, length, kept=kept)
+        text, made = read.text, ask(rng, words, read, count, kept=kept, missing=missing)
+    (asked, answer), *later = made
     style = rng.random()
     if style < 0.3:
-        messages = [Message("user", _index_prompt(rng, read, asked))]
+        messages = [Message("user", _index_prompt(rng, text, asked))]
         if rng.random() < 0.35:
             messages.insert(0, Message("system", choose(rng, rng.choice(INDEX_SYSTEMS))))
     elif style < 0.45:
-        system = choose(rng, rng.choice(SYSTEMS)).replace("{t}", read.text).strip()
+        system = choose(rng, rng.choice(SYSTEMS)).replace("{t}", text).strip()
         messages = [Message("system", system), Message("user", asked)]
     else:
         form = choose(rng, rng.choice(KEPT_FORMATS if kept else FORMATS))
-        messages = [Message("user", form.replace("{t}", read.text).replace("{q}", asked))]
+        messages = [Message("user", form.replace("{t}", text).replace("{q}", asked))]
     messages.append(Message("assistant", answer))
-    for _ in range(rng.choice([0, 0, 1, 2, 3])):
-        asked, answer = ask(rng, read, kept=kept, missing=missing)
+    for asked, answer in later:
         messages += [Message("user", asked), Message("assistant", answer)]
     return messages

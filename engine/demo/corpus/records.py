@@ -1,11 +1,12 @@
 """Things with properties: passages to read and sentences to turn into JSON. In: records/*.txt.
 
 Out: facts in words. A file opens with `# kind | name of its key | subject | other subject`. A block
-is one property: `a` its possible keys, its type and its values; `s` sentences, `q` questions, `h`
-wordings that training does not see, of either, `=` the answer. `{x}` is the subject, `{v}` the
-value. Half of the blocks, chosen by checksum, share their `h` lines with the training, so that it
-knows such wordings, but for other things. A property that is true or false has sentences in the
-place of values.
+is one property: `a` its possible keys, its type and its values; `n` the noun for it where it is not
+the first key, `s` sentences, `q` questions, `h` wordings that training does not see, of either, `=`
+the answer. `{x}` is the subject, `{v}` the value. Half of the blocks, chosen by checksum, share
+their `h` lines with the training, so that it knows such wordings, but for other things. A property
+that is true or false has sentences in the place of values. What the lines say can also be said in
+words that fit everything: `FRAMES`, `WRAPPERS` and what `asking.py` and `telling.py` make of them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,48 @@ from corpus.phrases import Filler, capital, choose
 from corpus.words import Words
 
 RECORDS = Path(__file__).parent / "records"
-Value = str | int | float | bool
+Value = str | int | float | bool | list[str]
+# {n} is the noun of a property; both {n} and {x} may stand anywhere.
+FRAMES = (
+    "{x}'s {n} is {v}.",
+    "For {x}, the {n} is {v}.",
+    "{x} has this {n}: {v}.",
+    "About {x}: {n} {v}.",
+    "{n} of {x}: {v}.",
+    "As the {n} of {x}, we noted {v}.",
+)
+WRAPPERS = (
+    "We know that {s}.",
+    "I heard that {s}.",
+    "As everyone knows, {s}.",
+    "It is true that {s}.",
+    "By the way, {s}.",
+    "They say that {s}.",
+    "Today {s}.",
+    "My notes say that {s}.",
+    "Please note that {s}.",
+)
+NOUN_QUESTIONS = (
+    "Give me the {n} of {x}.",
+    "I need the {n} of {x}.",
+    "{n} of {x}?",
+    "{x}: {n}?",
+    "Please look up the {n} of {x}.",
+    "What about the {n} of {x}?",
+    "What does it say about the {n} of {x}?",
+)
+ASKING = (
+    "Tell me: {q}",
+    "Please tell me: {q}",
+    "Please answer: {q}",
+    "A question: {q}",
+    "I want to know: {q}",
+    "{q} Please answer.",
+    "{q} Thank you.",
+    "I wonder: {q}",
+    "Do you know? {q}",
+    "Hi! {q}",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +78,7 @@ class Property:
     questions: tuple[str, ...] = ()
     kept_questions: tuple[str, ...] = ()
     answer: str = ""
+    noun: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +97,16 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One property of one subject. Invariant: `sentence` says it and nothing else."""
+    """One property of one subject. Invariant: `sentence` says it and nothing else.
+
+    `plain` is the sentence of the answer to a question for it: the same one without what is around.
+    """
 
     subject: str
     of: Property
     text: str
     sentence: str
+    plain: str
 
     @property
     def value(self) -> Value:
@@ -68,12 +115,17 @@ class Fact:
             return self.text == "true"
         if self.of.type == "integer":
             return int(self.text)
+        if self.of.type == "array":
+            return re.split(", | and ", self.text)
         return float(self.text) if self.of.type == "number" else self.text
 
     @property
     def answer(self) -> str:
         """The answer to a question for it."""
-        return put(self.of.answer, self.subject, self.text)
+        if self.of.type != "boolean":
+            return self.plain
+        start = capital(self.subject)
+        return f"{'Yes' if self.text == 'true' else 'No'}, {self.subject}{self.plain[len(start) :]}"
 
 
 def put(template: str, subject: str, value: str) -> str:
@@ -86,7 +138,7 @@ def put(template: str, subject: str, value: str) -> str:
 def _property(lines: list[str]) -> Property:
     head, *rest = lines
     keys, kind, *values = (part.strip() for part in head[2:].split(" | "))
-    texts: dict[str, list[str]] = {"s": [], "S": [], "q": [], "Q": [], "=": []}
+    texts: dict[str, list[str]] = {mark: [] for mark in "nsSqQ="}
     asked = False
     for line in rest:
         mark = line[0]
@@ -105,6 +157,7 @@ def _property(lines: list[str]) -> Property:
         tuple(texts["q"]),
         tuple(texts["Q"]),
         "".join(texts["="]),
+        "".join(texts["n"]) or keys.split("|")[0].replace("_", " "),
     )
 
 
@@ -125,6 +178,11 @@ def read_kinds() -> tuple[Kind, ...]:
     return tuple(kinds)
 
 
+def kinds_with(*, kept: bool) -> list[Kind]:
+    """Return every kind, or those with wordings that training never sees."""
+    return [kind for kind in read_kinds() if kind.some(kept=kept)]
+
+
 def subject_of(rng: random.Random, words: Words, kind: Kind) -> str:
     """Return a new subject of a kind."""
     return Filler(rng, words).fill(rng.choice(kind.subjects))
@@ -135,30 +193,30 @@ def fact(rng: random.Random, words: Words, subject: str, of: Property, *, kept: 
     value = rng.choice(of.values)
     if of.type == "boolean":
         text, sentence = value.split(";")
-        return Fact(subject, of, text, put(sentence, subject, text))
+        told = put(choose(rng, sentence), subject, text)
+        return Fact(subject, of, text, told, told)
     text = Filler(rng, words).fill(value).strip()
-    if of.type != "string":
+    if of.type in {"integer", "number"}:
         text = str(float(text)) if of.type == "number" and "." in text else str(int(text))
-    template = rng.choice(of.kept_sentences if kept and of.kept_sentences else of.sentences)
-    return Fact(subject, of, text, put(choose(rng, template), subject, text).strip())
+    if not kept and rng.random() < 0.12:
+        told = put(capital(rng.choice(FRAMES).replace("{n}", of.noun)), subject, text)
+        return Fact(subject, of, text, told, told)
+    templates = of.kept_sentences if kept and of.kept_sentences else of.sentences
+    told = put(choose(rng, rng.choice(templates)), subject, text).strip()
+    if ". " in told:
+        return Fact(subject, of, text, told, told.rpartition(". ")[2])
+    start, around = capital(subject), told
+    if not kept and rng.random() < 0.1 and told.startswith(f"{start} "):
+        around = rng.choice(WRAPPERS).replace("{s}", subject + told[len(start) : -1])
+    return Fact(subject, of, text, around, told)
 
 
 def question(rng: random.Random, of: Property, subject: str, *, kept: bool) -> str:
     """Return a question for a property."""
-    template = rng.choice(of.kept_questions if kept and of.kept_questions else of.questions)
-    return put(choose(rng, template), subject, "")
-
-
-def join(rng: random.Random, facts: list[Fact]) -> str:
-    """Return the sentences of some facts about one subject, some of them joined by `and`."""
-    written: list[str] = []
-    for each in facts:
-        start = f"{capital(each.subject)} "
-        short = each.sentence.startswith(start) and ". " not in each.sentence
-        last = written[-1] if written else ""
-        fits = short and last.startswith(start) and rng.random() < 0.4
-        if fits and " and " not in last.removeprefix(start):
-            written[-1] = f"{last[:-1]} and {each.sentence.removeprefix(start)}"
-        else:
-            written.append(each.sentence)
-    return " ".join(written)
+    templates = of.kept_questions if kept and of.kept_questions else of.questions
+    if not kept and of.type != "boolean" and rng.random() < 0.12:
+        templates = tuple(capital(each.replace("{n}", of.noun)) for each in NOUN_QUESTIONS)
+    asked = put(choose(rng, rng.choice(templates)), subject, "")
+    if not kept and rng.random() < 0.1:
+        return rng.choice(ASKING).replace("{q}", asked)
+    return asked

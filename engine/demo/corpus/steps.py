@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corpus.document import Document, Message, plain
-from corpus.phrases import Filler, capital
+from corpus.phrases import Filler, capital, choose
 from corpus.words import Words
 
 STEPS = Path(__file__).parent / "steps.txt"
@@ -33,6 +33,13 @@ QUESTIONS = (
     "[What are the|List the|I need] steps [to {do}|for {doing}][?|.]",
     "I want to {do}. [What should I do?|Can you help me?|How do I start?]",
     "{doing} can be done in {n} simple steps:",
+)
+COUNTED = (
+    "[Give|Tell|Write] me {n} steps [to {do}|for {doing}].",
+    "[What are|List|I need|Name] {n} steps to {do}[?|.]",
+    "How [do I|can I|do you] {do} in {n} [simple |]steps?",
+    "[Explain|Describe|Tell me] how to {do} in {n} steps.",
+    "{n} steps to {do}, please.",
 )
 OPENINGS = (
     "Here are {n} [simple |]steps to {do}:\n",
@@ -71,7 +78,7 @@ def _list(filler: Filler, task: Task, count: int, style: str) -> str:
 
 def _count(rng: random.Random, task: Task) -> int:
     most = min(10, len(task.steps))
-    return most if rng.random() < 0.4 else rng.randint(3, most)
+    return most if rng.random() < 0.2 else rng.randint(2, most)
 
 
 def _fill(filler: Filler, template: str, task: Task, count: int) -> str:
@@ -96,7 +103,7 @@ def steps_exchange(
 ) -> list[Message | None]:
     """Return a question how to do something and the list as the answer."""
     task, filler = rng.choice(tasks), Filler(rng, words)
-    template = rng.choice(QUESTIONS)
+    template = choose(rng, rng.choice(COUNTED if rng.random() < 0.4 else QUESTIONS))
     count = _count(rng, task) if "{n}" in template else min(len(task.steps), rng.randint(3, 7))
     question = _fill(filler, template, task, count)
     opening = _fill(filler, rng.choice(OPENINGS), task, count)
