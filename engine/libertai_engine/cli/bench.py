@@ -107,12 +107,10 @@ def describe(engine: Engine) -> dict[str, str]:
 
     model = engine.model
     assert model is not None
-    dtype = str(model.dtype).removeprefix("torch.")
-    asked = engine.config.dtype
     return {
         "model": engine.name,
         "parameters": f"{model.num_parameters / 1e6:,.1f} M",
-        "dtype": asked if asked.startswith("int") else dtype,
+        "dtype": model.quantization.precision if model.quantization else model.dtype_name,
         "device": str(model.device),
         "threads": str(torch.get_num_threads()),
     }

@@ -29,6 +29,16 @@ def test_figures_are_a_table_or_json(tiny_model: Path, capsys: pytest.CaptureFix
         assert re.fullmatch(r"[\d.,e+]+ \S+ \([\d.,e+]+ to [\d.,e+]+\)", table[figure["name"]])
 
 
+def test_the_dtype_is_that_of_the_weights(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where no flag says so, because the model's folder does."""
+    assert main(["quantize", str(tiny_model), "--dtype", "int8", "--out", str(tmp_path / "q")]) == 0
+    capsys.readouterr()
+    assert main(["bench", str(tmp_path / "q"), *SHORT, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["engine"]["dtype"] == "int8"
+
+
 @pytest.mark.parametrize(
     "flags",
     [["--prompt", "3"], ["--new", "1"], ["--rounds", "0"], ["--streams", "0"], ["--streams", "a"]],
