@@ -94,7 +94,8 @@ class EmbeddingConfig:
     `pooling` "auto" is what the model's folder says, else the mean; `context_size` is the number of
     tokens one text may have (0: what the model allows); `batch_tokens` is the most tokens, padding
     included, that one step evaluates, unless a single text is longer (0: what the device likes);
-    `max_queue` is the number of requests that may be open. Raises `InvalidRequest`.
+    `threads` and `cpus` are for the whole process, as in `EngineConfig`; `max_queue` is the number
+    of requests that may be open. Raises `InvalidRequest`.
     """
 
     model: str
@@ -105,6 +106,7 @@ class EmbeddingConfig:
     context_size: int = 0
     batch_tokens: int = 0
     threads: int | None = None
+    cpus: tuple[int, ...] | None = None
     max_queue: int = 256
     local_files_only: bool = False
 

@@ -138,7 +138,7 @@ def load_embedder(
     goes to stderr; by default only if that is a terminal. Raises `ModelLoadError`.
     """
     config = EmbeddingConfig(model=config) if isinstance(config, str) else config
-    settle(config.threads, None)
+    settle(config.threads, config.cpus)
     if chat_model is not None:
         return Embedder(share_encoder(chat_model, config), config)
     loaded = load_encoder(config, progress=sys.stderr.isatty() if progress is None else progress)

@@ -146,6 +146,7 @@ def embedding_config(args: Namespace) -> EmbeddingConfig | None:
         "dtype": None if args.dtype in PRECISIONS and not args.embedding else args.dtype,
         "device": args.device,
         "threads": args.threads,
+        "cpus": args.cpus,
         "context_size": args.ctx_size if args.embedding else None,
     }
     values = {name: value for name, value in given.items() if value is not None}

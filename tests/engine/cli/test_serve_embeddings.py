@@ -13,7 +13,7 @@ from libertai_engine.api import CompletionAPI
 from libertai_engine.cli.arguments import engine_config, model_of
 from libertai_engine.cli.serve import Loading, embedding_config
 from libertai_engine.config import EmbeddingConfig
-from libertai_engine.errors import NotSupported
+from libertai_engine.errors import InvalidRequest, NotSupported
 from tests.fake_encoders import save_encoder
 
 
@@ -54,6 +54,17 @@ def test_an_embedding_model_alone(encoder: str, capsys: pytest.CaptureFixture[st
     assert "mine for embeddings" in said and "slots" not in said
 
 
+def test_an_embedding_model_alone_runs_on_its_processors(
+    encoder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that those which nobody has are an error there, too."""
+    with (
+        pytest.raises(InvalidRequest, match="`cpus` must be some of"),
+        loaded(capsys, encoder, "--embedding", "--cpus", "60000"),
+    ):
+        pass
+
+
 def test_the_chat_model_itself(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`self` shares its weights."""
     with loaded(capsys, str(tiny_model), "--embedding-model", "self") as (api, _):
@@ -62,8 +73,10 @@ def test_the_chat_model_itself(tiny_model: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_flags_become_a_configuration() -> None:
-    """Device, type and threads are those of the whole command; a context size is the slots'."""
-    flags = ["--dtype", "fp32", "--device", "cpu", "-t", "1", "-c", "64", "--offline"]
+    """Device, type, threads and processors are those of the whole command; a context size is the
+    slots'."""
+    flags = ["--dtype", "fp32", "--device", "cpu", "-t", "1", "--cpus", "0-1", "-c", "64"]
+    flags += ["--offline"]
     args = parse(["serve", "demo", "--embedding-model", "x/y", "--pooling", "last", *flags])
     assert embedding_config(args) == EmbeddingConfig(
         model="x/y",
@@ -71,6 +84,7 @@ def test_flags_become_a_configuration() -> None:
         device="cpu",
         pooling="last",
         threads=1,
+        cpus=(0, 1),
         local_files_only=True,
     )
     assert embedding_config(parse(["serve", "demo"])) is None
