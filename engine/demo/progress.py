@@ -72,7 +72,7 @@ def draw(points: Sequence[Point], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(1, len(PANELS), figsize=(11, 4), sharey=True)
+    figure, panels = pyplot.subplots(1, len(PANELS), figsize=(10, 3.8), sharey=True)
     for axes, (title, kinds) in zip(panels, PANELS.items(), strict=True):
         for kind in kinds:
             values = [100 * point[kind] for point in points]

@@ -25,7 +25,7 @@ class Recipe:
     # training; tokens are counted without padding
     beginning_tokens: int = 2_000_000  # of `tokens`
     tokens: int = 7_400_000
-    ending_tokens: int = 28_600_000  # after `tokens`, the rates going on
+    ending_tokens: int = 29_340_000  # after `tokens`, the rates going on
     tokens_per_pass: int = 3_072
     tokens_per_group: int = 512
     passes_per_step: int = 1
