@@ -84,6 +84,9 @@ def take_apart(
 ) -> DecoderParts:
     """The parts of `module`, whose layers attended as `manners` say. Raises `NotLean`."""
     decoder, output = module.get_decoder(), module.get_output_embeddings()
+    # NOTE: small logits, as short texts may have, hardly show it.
+    if getattr(module.config.get_text_config(), "final_logit_softcapping", None):
+        raise NotLean("soft caps of logits")
     _check_children(decoder)
     _check_manners(manners, len(decoder.layers))
     layers = tuple(map(_layer, decoder.layers, manners))

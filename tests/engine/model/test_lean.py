@@ -200,6 +200,16 @@ def test_the_proof_finds_what_the_structure_does_not_show() -> None:
 
 
 @needs_compiler
+def test_soft_caps_of_logits_are_refused() -> None:
+    """Also where the logits of the proof are too small to show them."""
+    module = random_model()
+    module.lm_head.register_forward_hook(lambda *given: 30 * torch.tanh(given[-1] / 30))
+    module.config.final_logit_softcapping = 30.0
+    runner = ModelRunner(module, num_slots=1, context_size=CONTEXT, device="cpu")
+    assert runner.why_not_lean == "soft caps of logits"
+
+
+@needs_compiler
 def test_weights_without_a_place_are_refused() -> None:
     """A parameter that no known part owns might matter, even if the probe does not show it."""
     module = random_model()
