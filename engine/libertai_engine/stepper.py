@@ -56,7 +56,7 @@ class Runner(Lanes[Any], Protocol):
 
     @property
     def is_steady(self) -> bool:
-        """Whether a token's logits stay what they are, whatever is evaluated with it."""
+        """Whether a token's logits stay what they are, whatever tokens are drafted behind it."""
         ...
 
     def run(self, batch: Batch) -> torch.Tensor:

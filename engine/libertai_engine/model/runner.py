@@ -109,9 +109,10 @@ class ModelRunner:
 
     @property
     def is_steady(self) -> bool:
-        """True if a token's logits stay what they are, whatever is evaluated with it.
+        """True if a token's logits stay what they are, whatever tokens are drafted behind it.
 
         To the bit in native steps; in torch's, for float32, so nearly that no answer will tell.
+        NOTE: a prompt beside them makes native steps torch's, which round 16 bits differently.
         """
         return isinstance(self._lean, LeanDecoder) or self._module.dtype == torch.float32
 
