@@ -116,7 +116,7 @@ def _compile(
     folder: Path, name: str, compiler: Compiler, flags: Sequence[str], sources: Path
 ) -> Path:
     # A warning, so that whoever waits for a first start sees why.
-    logger.warning("compiling native kernels with %s: up to a minute, once", compiler.path)
+    logger.warning("compiling native kernels with %s: up to a minute", compiler.path)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         made = Path(scratch) / "made.so"
         objects = _objects([compiler.path, *flags, *ALWAYS], sources, Path(scratch))

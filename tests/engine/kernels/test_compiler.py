@@ -222,4 +222,4 @@ def test_who_waits_for_the_compiler_is_told(
     for _ in range(2):
         compiler.build(tmp_path / "cache", sources=sources, compilers=[command])
     told = [each.message for each in caplog.records if each.levelname == "WARNING"]
-    assert told == [f"compiling native kernels with {command}: up to a minute, once"]
+    assert told == [f"compiling native kernels with {command}: up to a minute"]
