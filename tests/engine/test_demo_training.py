@@ -211,7 +211,7 @@ FLOORS = {
     "one tool": 0.6,
     "result told": 0.6,
     "extraction": 0.5,
-    "reading, 3 sentences": 0.6,
+    "reading, 3 sentences": 0.3,
     "memory": 0.6,
 }
 
