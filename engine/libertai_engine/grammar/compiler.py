@@ -17,7 +17,7 @@ from typing import Any
 
 import llguidance
 
-from libertai_engine.errors import InvalidRequest
+from libertai_engine.errors import EngineUnavailable, InvalidRequest
 from libertai_engine.grammar.emitter import SpecialTokens, emit_chars, emit_merged
 from libertai_engine.grammar.gbnf import parse_gbnf
 from libertai_engine.grammar.matcher import GrammarMatcher, short
@@ -187,7 +187,12 @@ class GrammarCompiler:
         except BaseException as error:
             with self._lock:
                 self._known.pop(key, None)
-            future.set_exception(error)
+            if isinstance(error, Exception):
+                future.set_exception(error)
+                return
+            # NOTE: a Ctrl-C is for the thread that it came to, not for those that wait.
+            future.set_exception(EngineUnavailable("compiling the grammar was interrupted"))
+            raise
 
 
 def compile_lark(text: str, vocabulary: TokenVocabulary) -> llguidance.LLMatcher:

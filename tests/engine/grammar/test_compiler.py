@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, Event
 
 import pytest
 
-from libertai_engine.errors import InvalidRequest
+from libertai_engine.errors import EngineUnavailable, InvalidRequest
 from libertai_engine.grammar.compiler import CAPACITY, GrammarCompiler
 from libertai_engine.grammar.vocabulary import TokenVocabulary
 from tests.engine.grammar.tokenizers_of_every_kind import make_vocabulary
@@ -60,6 +61,30 @@ def test_a_failure_reaches_everybody_who_waited_and_is_not_kept(compiler: Gramma
     with pytest.raises(InvalidRequest) as again:
         compiler.gbnf("root ::= (")
     assert again.value not in errors
+
+
+def test_an_interrupt_is_for_the_thread_it_came_to() -> None:
+    """Who waited for that grammar gets an error of the engine; who asks again gets the grammar."""
+    vocabularies, interrupts = Vocabularies(), [KeyboardInterrupt()]
+
+    def make() -> TokenVocabulary:
+        made = vocabularies()
+        if interrupts:
+            raise interrupts.pop()
+        return made
+
+    compiler = GrammarCompiler(make)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(compiler.gbnf, GBNF)
+        assert vocabularies.started.wait(30)
+        waiting = pool.submit(compiler.gbnf, GBNF)
+        while not waiting.running():
+            time.sleep(0.001)
+        time.sleep(0.05)  # it now waits for the first one
+        vocabularies.may_go.set()
+        assert isinstance(first.exception(30), KeyboardInterrupt)
+        assert isinstance(waiting.exception(30), EngineUnavailable)
+    assert compiler.gbnf(GBNF).field == "grammar"
 
 
 def test_a_grammar_that_is_being_compiled_holds_up_no_other_request() -> None:
