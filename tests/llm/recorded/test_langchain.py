@@ -1,4 +1,4 @@
-"""The LangChain classes on real servers: the issue's programs, recorded.
+"""The LangChain classes on real servers: programs with them, recorded.
 
 In: recordings of the December-2023 server behind a sticky balancer, and of today's server.
 Out: messages and texts with usage, finish reason and cache counts; sync and async alike.
@@ -12,6 +12,7 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from libertai_llm.langchain import ChatLibertai, Libertai, LibertaiLLM
+from tests.llm.recorded.driver import Driver
 
 pytestmark = [
     pytest.mark.vcr,
@@ -20,25 +21,6 @@ pytestmark = [
 ]
 OPTIONS: dict[str, Any] = {"temperature": 0, "max_tokens": 12, "repeat_penalty": 1.0}
 THREAD: dict[str, Any] = {"configurable": {"thread_id": "one"}}
-
-
-class Driver:
-    """A LangChain model, called one way. Invariant: it waits before each call."""
-
-    def __init__(self, model: Any, server: Any, style: str) -> None:
-        self.model, self.server, self.style = model, server, style
-
-    async def invoke(self, value: Any, **options: Any) -> Any:
-        self.server.settle()
-        if self.style == "sync":
-            return self.model.invoke(value, **options)
-        return await self.model.ainvoke(value, **options)
-
-    async def stream(self, value: Any, **options: Any) -> list[Any]:
-        self.server.settle()
-        if self.style == "sync":
-            return list(self.model.stream(value, **options))
-        return [chunk async for chunk in self.model.astream(value, **options)]
 
 
 async def test_chat_of_three_turns_reuses_its_cache(server: Any, style: str) -> None:

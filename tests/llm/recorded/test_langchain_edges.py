@@ -14,6 +14,7 @@ from langchain_core.messages import HumanMessage
 
 from libertai_llm.errors import BadRequest, ContextWindowExceeded
 from libertai_llm.langchain import ChatLibertai
+from tests.llm.recorded.driver import Driver
 
 pytestmark = [pytest.mark.vcr, pytest.mark.block_network]
 both = pytest.mark.parametrize("server", ["dec2023-sticky", "today"], indirect=True)
@@ -22,25 +23,6 @@ OPTIONS: dict[str, Any] = {"temperature": 0, "max_tokens": 12, "repeat_penalty":
 THREAD: dict[str, Any] = {"configurable": {"thread_id": "one"}}
 # More than the 512 tokens of a slot.
 TOO_LONG = "word " * 700
-
-
-class Driver:
-    """A chat, called one way. Invariant: it waits before each call."""
-
-    def __init__(self, model: Any, server: Any, style: str) -> None:
-        self.model, self.server, self.style = model, server, style
-
-    async def invoke(self, value: Any, **options: Any) -> Any:
-        self.server.settle()
-        if self.style == "sync":
-            return self.model.invoke(value, **options)
-        return await self.model.ainvoke(value, **options)
-
-    async def stream(self, value: Any, **options: Any) -> list[Any]:
-        self.server.settle()
-        if self.style == "sync":
-            return list(self.model.stream(value, **options))
-        return [chunk async for chunk in self.model.astream(value, **options)]
 
 
 @both

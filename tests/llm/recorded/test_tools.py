@@ -14,6 +14,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from pydantic import BaseModel, Field
 
 from libertai_llm.langchain import ChatLibertai, LibertaiLLM, TruncatedAnswer
+from tests.llm.recorded.driver import Driver
 
 pytestmark = [
     pytest.mark.vcr,
@@ -40,25 +41,6 @@ def add(a: Literal[1, 2, 3], b: Literal[4, 5, 6]) -> int:
 def noon() -> str:
     """Tell when noon is."""
     return "12:00"
-
-
-class Driver:
-    """A chain, called one way. Invariant: it waits before each call."""
-
-    def __init__(self, chain: Any, server: Any, style: str) -> None:
-        self.chain, self.server, self.style = chain, server, style
-
-    async def invoke(self, value: Any, **options: Any) -> Any:
-        self.server.settle()
-        if self.style == "sync":
-            return self.chain.invoke(value, **options)
-        return await self.chain.ainvoke(value, **options)
-
-    async def stream(self, value: Any, **options: Any) -> list[Any]:
-        self.server.settle()
-        if self.style == "sync":
-            return list(self.chain.stream(value, **options))
-        return [chunk async for chunk in self.chain.astream(value, **options)]
 
 
 async def test_a_call_that_is_asked_for_is_made(server: Any, style: str) -> None:
