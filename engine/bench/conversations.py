@@ -16,7 +16,6 @@ from pathlib import Path
 from tqdm import tqdm
 from transformers.utils.logging import disable_progress_bar
 
-import models
 from libertai_engine import Engine, EngineConfig, Request, SamplingParams, load_engine
 
 RESULTS = Path(__file__).parent / "results"
@@ -96,11 +95,7 @@ def main() -> None:
     disable_progress_bar()
     outcomes = []
     for store_mib in (0, 512):
-        config = EngineConfig(
-            model=str(models.demo_folder()),
-            num_slots=NUM_SLOTS,
-            prefix_store_bytes=store_mib << 20,
-        )
+        config = EngineConfig(model="demo", num_slots=NUM_SLOTS, prefix_store_bytes=store_mib << 20)
         with load_engine(config, progress=False) as engine:
             outcomes.append(converse(engine, args.conversations, args.turns, store_mib))
     table = to_table(outcomes, args.conversations, args.turns)
