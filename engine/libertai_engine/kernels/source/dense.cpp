@@ -20,15 +20,20 @@ struct Dense {
   }
 };
 
-struct Fp32 : Dense {
-  using Weight = float;
-  using Activation = float;
+// Numbers that are widened to fp32, if need be, and multiplied there.
+template <typename Element>
+struct Widened : Dense {
+  using Weight = Element;
+  using Activation = Element;
   using Loaded = Lanes;
   static constexpr int kStep = Lanes::kLanes;
-  static INLINE const float* activations(const Input& input) { return input.fp32; }
-  static INLINE Lanes load(const float* from) { return Lanes::load(from); }
-  static INLINE Lanes load_x(const float* from) { return Lanes::load(from); }
+  static INLINE Lanes load(const Element* from) { return Lanes::load(from); }
+  static INLINE Lanes load_x(const Element* from) { return Lanes::load(from); }
   static INLINE Lanes add(Lanes sum, Lanes w, Lanes x) { return sum.plus_product(w, x); }
+};
+
+struct Fp32 : Widened<float> {
+  static INLINE const float* activations(const Input& input) { return input.fp32; }
 };
 
 #if defined(KERNELS_BF16)
@@ -50,16 +55,9 @@ struct Bf16 : Dense {
 
 #else
 
-// Without instructions for bf16 its values are widened and multiplied in fp32.
-struct Bf16 : Dense {
-  using Weight = uint16_t;
-  using Activation = uint16_t;
-  using Loaded = Lanes;
-  static constexpr int kStep = Lanes::kLanes;
+// Without instructions for bf16.
+struct Bf16 : Widened<uint16_t> {
   static INLINE const uint16_t* activations(const Input& input) { return input.bf16; }
-  static INLINE Lanes load(const uint16_t* from) { return Lanes::load(from); }
-  static INLINE Lanes load_x(const uint16_t* from) { return Lanes::load(from); }
-  static INLINE Lanes add(Lanes sum, Lanes w, Lanes x) { return sum.plus_product(w, x); }
 };
 
 #endif
