@@ -22,9 +22,10 @@ from libertai_engine.config import DTYPES
 
 BENCH = Path(__file__).parent.parent.parent / "engine" / "bench"
 MODULES = ("run", "speed.cases", "speed.contest", "speed.gguf_file", "speed.goals", "speed.plan")
-MODULES += ("speed.plots", "speed.process", "speed.record", "speed.shapes", "speed.shelf")
-MODULES += ("speed.sides.base", "speed.sides.generate", "speed.sides.ours", "speed.sides.steered")
-MODULES += ("speed.tables",)
+MODULES += ("speed.plots", "speed.process", "speed.readme", "speed.record", "speed.shapes")
+MODULES += ("speed.shelf", "speed.sides.base", "speed.sides.generate", "speed.sides.ours")
+MODULES += ("speed.cases.streams", "speed.sides.steered", "speed.tables", "profile_step")
+DOCS = BENCH.parent.parent / "docs" / "bench"
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +70,14 @@ def row_of(bench: Any, **more: Any) -> Any:
     return bench.record.Row(**given | more)
 
 
-def report_of(bench: Any, *rows: Any) -> Any:
-    return bench.record.Report(machine={"processor": "2 cores"}, rows=list(rows), skipped=["this"])
+def skip_of(bench: Any, **more: Any) -> Any:
+    given = {"group": "answers", "model": "1.1B", "precision": "bf16", "case": "256 + 16 tokens"}
+    return bench.record.Skip(**given | {"reason": "no memory"} | more)
+
+
+def report_of(bench: Any, *rows: Any, skipped: tuple[Any, ...] = ()) -> Any:
+    machine = {"processor": "2 cores"}
+    return bench.record.Report(machine=machine, rows=list(rows), skipped=list(skipped))
 
 
 def test_shapes_are_as_large_as_their_names_say(bench: Any) -> None:
@@ -145,6 +152,25 @@ def test_a_side_lives_in_a_process_of_its_own(bench: Any, model: Path) -> None:
         assert len(answer.times[0]) >= 4 and side.memory()["resident"] > 1e6
 
 
+def test_a_side_that_does_not_answer_in_time_is_ended(bench: Any) -> None:
+    """With a reason that names it; to end it again does no harm."""
+    with bench.process.Process("limits", 1, patience=0.05) as side:
+        with pytest.raises(bench.process.SideFailed, match="limits: no answer within") as told:
+            side.call("bandwidth")
+        assert told.value.side == "limits"
+        with pytest.raises(bench.process.SideFailed):
+            side.call("bandwidth")
+
+
+def test_too_few_tokens_are_no_answer(bench: Any) -> None:
+    """Every stream has as many as were asked for, the late one its one."""
+    work = bench.base.Work(prompts=[[1], [2]], new=2, late=[3])
+    given = {"began": [0.0] * 3, "times": [[1.0]] * 3, "token_ids": [[]] * 3, "num_held": [0] * 3}
+    assert not bench.base.Answer(**given, counts=[[1, 1], [3], [1]]).difference(work)
+    assert "[2, 1, 1]" in bench.base.Answer(**given, counts=[[1, 1], [1], [1]]).difference(work)
+    assert bench.base.Answer(**given, counts=[[1, 1], [2]]).difference(work)
+
+
 def test_quotations_are_in_their_prompt(bench: Any) -> None:
     """Nearly all of the answer can be looked up."""
     prompt, answer = bench.steered.quotation()
@@ -170,29 +196,132 @@ def test_goals_are_judged_by_the_middle_round(bench: Any) -> None:
         row_of(bench, group="http", model="60M", measure="over HTTP, a token", values=http),
     ]
     lines = {line[0]: line for line in bench.goals.lines(report_of(bench, *rows))}
-    assert lines["decode, bf16"][3:] == ("1.25 (1.10 to 1.50)", "", "yes")
-    assert lines["decode, int8"][3:] == ("1.10 (1.00 to 1.20)", "1.60", "no")
-    assert lines["HTTP at 8 streams, ms a token more"][3:] == ("0.40 (0.10 to 0.50)", "", "no")
-    assert lines["prefill, bf16"][3:] == ("not measured", "", "")
+    assert lines["decode, bf16"][3:] == ("1.25 (1.10 to 1.50)", "3", "", "yes")
+    assert lines["decode, int8"][3:] == ("1.10 (1.00 to 1.20)", "3", "1.60", "no")
+    assert lines["HTTP at 8 streams, ms a token more"][3:] == ("0.40 (0.10 to 0.50)", "3", "", "no")
+    assert lines["prefill, bf16"][3:] == ("not measured", "", "", "")
 
 
 def test_a_later_run_replaces_what_it_measured(
     bench: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Files of an earlier run keep the rest; all are written again, pictures too."""
-    first = report_of(bench, row_of(bench), row_of(bench, precision="int8"))
-    newer = report_of(bench, row_of(bench, values={"libertai": [20.0], "llama.cpp": [10.0]}))
+    first = report_of(bench, row_of(bench), row_of(bench, precision="int8", made="before"))
+    values = {"libertai": [20.0], "llama.cpp": [10.0]}
+    newer = report_of(bench, row_of(bench, values=values, made="now"))
     bench.run.keep(first, tmp_path)
     bench.run.keep(newer, tmp_path)
     assert bench.run.main(["--draw", "--out", str(tmp_path)]) == 0
     read = bench.record.read(tmp_path / "speed.json")
     assert {row.precision: row.median() for row in read.rows} == {"int8": 11.0, "bf16": 20.0}
     text = (tmp_path / "speed.md").read_text()
-    assert "2.00 (2.00 to 2.00)" in text and "1.25 (1.10 to 1.50)" in text and "- this" in text
+    assert "2.00 (2.00 to 2.00)" in text and "1.25 (1.10 to 1.50)" in text
+    assert "Measured: 1.1B int8 before; 1.1B bf16 now." in text or (
+        "Measured: 1.1B bf16 now; 1.1B int8 before." in text
+    )
     assert {path.name for path in tmp_path.iterdir()} == {
         *("speed.json", "speed.md", "speed_answers.png")
     }
     assert text in capsys.readouterr().out and (tmp_path / "speed_answers.png").stat().st_size
+
+
+def test_what_failed_is_told_until_it_is_measured(bench: Any) -> None:
+    """Earlier figures stay when a later run fails; a later success takes the complaint away."""
+    before, failed = report_of(bench, row_of(bench)), report_of(bench, skipped=(skip_of(bench),))
+    both = before.updated(failed)
+    assert both.rows == before.rows and "answers, 1.1B bf16" in bench.tables.page(both)
+    assert both.updated(before).skipped == []
+    other = report_of(bench, skipped=(skip_of(bench, precision="int8"),))
+    assert len(both.updated(other).skipped) == 2
+
+
+class FakeCase:
+    """A case of some rounds; `fails` are numbers of rounds at which a side, or the case, fails."""
+
+    group, x = "answers", None
+
+    def __init__(self, bench: Any, label: str, fails: dict[int, Exception]) -> None:
+        self.setup = bench.plan.Setup(model="60M", precision="bf16", sides=("limits",))
+        self.label, self.fails, self.num_runs = label, fails, 0
+
+    def run(self, place: Any) -> dict[str, dict[str, float]]:
+        """The number of the round, for each side that is there."""
+        self.num_runs += 1
+        if self.num_runs in self.fails:
+            raise self.fails[self.num_runs]
+        sides = {"libertai": 1.0 * self.num_runs, **dict.fromkeys(place.sides, 1.0)}
+        return {"decode": sides}
+
+
+def test_a_failure_ends_a_case_or_a_side_and_not_the_run(bench: Any, tmp_path: Path) -> None:
+    """A peer that fails is left out, with a word on it; a case that fails is left out, too."""
+    gone, ours = (bench.process.SideFailed(side, "gone") for side in ("limits", "libertai"))
+    cases = [
+        FakeCase(bench, "whole", {}),
+        FakeCase(bench, "wrong", {2: ValueError("what\nis this")}),
+        FakeCase(bench, "without", {2: gone}),
+        FakeCase(bench, "ours", {1: ours}),
+        FakeCase(bench, "last", {}),
+    ]
+    terms = bench.contest.Terms(
+        rounds=2, seconds=9.0, threads=1, folder=tmp_path, peers=frozenset(), made="now"
+    )
+    ticks: list[str] = []
+    reports = list(bench.contest.run(cases, terms, {}, ticks.append))
+    rows = {row.case: row for report in reports for row in report.rows}
+    told = {skip.case: skip.reason for report in reports for skip in report.skipped}
+    assert [tick.rpartition(" ")[2] for tick in ticks] == [case.label for case in cases]
+    assert rows["whole"].values == {"libertai": [2.0, 3.0], "limits": [1.0, 1.0]}
+    assert set(rows["without"].values) == set(rows["last"].values) == {"libertai"}
+    assert set(rows) == {"whole", "without", "last"} and rows["whole"].made == "now"
+    assert told["wrong"] == "ValueError: what is this" and told["ours"] == "libertai: gone"
+    assert told["without"] == told["last"] == "limits: gone"
+
+
+def test_a_case_ends_after_its_rounds_or_its_time(bench: Any, tmp_path: Path) -> None:
+    """Time alone does not end it before a few rounds, unless a round is very long."""
+    terms = bench.contest.Terms(
+        rounds=5, seconds=10.0, threads=1, folder=tmp_path, peers=frozenset()
+    )
+    ends = [(5, 1.0), (3, 11.0), (1, 31.0)]
+    goes_on = [(4, 1.0), (2, 11.0), (1, 29.0)]
+    assert all(terms.is_enough(*each) for each in ends)
+    assert not any(terms.is_enough(*each) for each in goes_on)
+
+
+def test_limit_of_streams_counts_prompts_and_steps(bench: Any) -> None:
+    """One stream: its prompt and its steps; many: multiplying takes longer than reading."""
+    setup = bench.plan.Setup(model="60M", precision="bf16", sides=())
+    one, many = (bench.streams.Streams(setup=setup, streams=count) for count in (1, 16))
+    assert one.limit(160.0, 23.0) == pytest.approx(24 / (16 / 160 + 23 / 23))
+    assert many.limit(160.0, 23.0) == pytest.approx(16 * 24 / (16 * 16 / 160 + 23 * 16 / 160))
+
+
+def test_readme_tells_the_figures_of_the_report(bench: Any) -> None:
+    """Its table is that of docs/bench; another report makes another one."""
+    text = (DOCS.parent.parent / "README.md").read_text()
+    report = bench.record.read(DOCS / "speed.json")
+    assert bench.readme.filled(text, report) == text
+    assert (DOCS / "speed.md").read_text() == bench.tables.page(report, profile=bench.run.PROFILE)
+    other = bench.readme.filled(text, report_of(bench, row_of(bench)))
+    assert other.count("\n| 1.1B bf16 ") == 1 and "1.25 (1.10 to 1.50)" in other
+    with pytest.raises(ValueError, match="one table"):
+        bench.readme.filled("# Nothing", report)
+
+
+def test_samples_are_told_apart_by_function(bench: Any) -> None:
+    """Shares of the time that was looked at; what is missing was asleep."""
+    lines = [
+        "   7f01 void kernels::tile<kernels::Bf16, 8, 1>(int, long) (/root/kernels-0a.so)",
+        "   7f02 void kernels::attend_chunk<8>(float) (/root/kernels-0a.so)",
+        "   7f03 [unknown] (//anon)",
+        "   7f04 _PyEval_EvalFrameDefault (/usr/bin/python3.11)",
+        "no sample",
+    ]
+    shares = bench.profile_step.shares_of(lines, 8)
+    wanted = {"matrices": 0.25, "attention": 0.125, "Python": 0.125, "asleep": 0.5}
+    assert {name: share for name, share in shares.items() if share} == wanted
+    assert bench.profile_step.shares_of(lines[:2], 1)["matrices"] == 0.5
 
 
 def test_series_are_drawn_as_lines(bench: Any, tmp_path: Path) -> None:

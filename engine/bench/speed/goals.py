@@ -94,26 +94,34 @@ GOALS = (
         needed=5,
         against="generate",
     ),
-    Goal(
-        text="answers that quote, with prompt lookup",
-        group="lookup",
-        measure="answer",
-        needed=2,
-        against="plain",
-    ),
-    Goal(
-        text="JSON of 20 fields, forced text",
-        group="constrained",
-        measure="answer",
-        model="60M",
-        needed=2.5,
-        against="sampled",
+    *(
+        Goal(
+            text=f"answers that quote, with prompt lookup, {model}",
+            group="lookup",
+            measure="answer",
+            model=model,
+            needed=2,
+            against="plain",
+        )
+        for model in ("60M", "1.1B")
     ),
     *(
         Goal(
-            text=f"first token, {where}",
+            text=f"JSON of 20 fields, forced text, {model}",
+            group="constrained",
+            measure="answer",
+            model=model,
+            needed=2.5,
+            against="sampled",
+        )
+        for model in ("60M", "1.1B")
+    ),
+    *(
+        Goal(
+            text=f"first token, {where}, 60M",
             group="prefix",
             measure="first token",
+            model="60M",
             case=where,
             needed=1.3,
             against="a step and 16 tokens",
@@ -142,16 +150,18 @@ GOALS = (
 
 
 def lines(report: Report) -> list[tuple[str, ...]]:
-    """For a table: goal, against whom, needed, measured (range), what is possible, reached."""
+    """For a table: goal, against whom, needed, measured (range), rounds, possible, reached."""
     found = []
     for goal in GOALS:
         values = goal.measured(report)
         sign = "at most" if goal.is_inverse or goal.against is None else "at least"
-        told = ("not measured", "", "")
+        told = ("not measured", "", "", "")
         if values:
             middle = statistics.median(values)
             span = f"{middle:.2f} ({min(values):.2f} to {max(values):.2f})"
             most = goal.allowed(report)
-            told = (span, f"{most:.2f}" if most else "", "yes" if goal.is_reached(middle) else "no")
+            possible = f"{most:.2f}" if most else ""
+            is_reached = "yes" if goal.is_reached(middle) else "no"
+            told = (span, str(len(values)), possible, is_reached)
         found.append((goal.text, goal.against or "", f"{sign} {goal.needed:g}", *told))
     return found

@@ -17,6 +17,7 @@ from speed.record import Readings
 from speed.shapes import SHAPES, Shape
 
 BITS = {"fp32": 32.0, "bf16": 16.0, "int8": 8.5, "int4": 4.5}  # with the scales of 32 weights
+PRECISIONS = tuple(BITS)
 # NOTE: random weights repeat themselves, which drafts would make the most of: plain steps here.
 PLAIN = (("max_draft", 0), ("measures_quality", False))
 
@@ -26,7 +27,7 @@ class Setup:
     """Processes that stay for several cases: who, with which model, how many streams.
 
     `options` are further fields of our `EngineConfig`, as a tuple of pairs; sides that do not know
-    them have none.
+    them have none. `warm_ups` are rounds of a case that do not count.
     """
 
     model: str
@@ -35,6 +36,7 @@ class Setup:
     num_slots: int = 1
     context_size: int = 1024
     options: tuple[tuple[str, Any], ...] = PLAIN
+    warm_ups: int = 1
 
     @property
     def shape(self) -> Shape:
@@ -62,9 +64,9 @@ class Scope:
 
 
 class Start(Protocol):
-    """Starts a side for a setup: None if it cannot be had."""
+    """Starts a side with the setup's model: None if it cannot be had."""
 
-    def __call__(self, name: str, setup: Setup) -> AbstractContextManager[Process | None]:
+    def __call__(self, name: str) -> AbstractContextManager[Process | None]:
         """A process with its model."""
         ...
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from speed.record import LIMIT, MEASURES, OURS, Report, Row
-from speed.tables import TITLES
+from speed.tables import TITLES, in_order
 
 COLORS = {
     OURS: "#2563a8",
@@ -30,7 +30,7 @@ def draw(report: Report, folder: Path) -> list[Path]:
     matplotlib.use("Agg")
     paths = []
     for group, title in TITLES.items():
-        rows = report.find(group=group)
+        rows = in_order(report.find(group=group))
         if rows:
             path = folder / f"speed_{group}.png"
             _draw_group(rows, title, path)

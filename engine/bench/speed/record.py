@@ -1,6 +1,7 @@
 """What was measured, as plain data: a `Row` for each figure, with the values of every round.
 
-In: readings. Out: medians, ranges and ratios, and JSON that can be read back.
+In: readings. Out: medians, ranges and ratios, and JSON that can be read back; reports that were
+made at different times, joined to one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 OURS, LIMIT = "libertai", "limit"
 # Measure of a case to its values: side to a number. "limit" is what the machine allows at most.
@@ -46,7 +48,8 @@ MEASURES = {
 class Row:
     """One figure of one case. Invariant: `values` has as many numbers for each side.
 
-    `x` is where it stands in a series (tokens of context, slots); None: in none.
+    `x` is where it stands in a series (tokens of context, slots); None: in none. `made` says of
+    which commit and day it is, "" if that is not known.
     """
 
     group: str
@@ -56,11 +59,22 @@ class Row:
     measure: str
     values: dict[str, list[float]] = field(default_factory=dict)
     x: float | None = None
+    made: str = ""
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """Names the case."""
+        return (self.group, self.model, self.precision, self.case)
 
     @property
     def key(self) -> tuple[str, ...]:
         """Names the figure."""
-        return (self.group, self.model, self.precision, self.case, self.measure)
+        return (*self.place, self.measure)
+
+    @property
+    def rounds(self) -> int:
+        """How many values each side has."""
+        return max(map(len, self.values.values()), default=0)
 
     @property
     def sides(self) -> list[str]:
@@ -81,12 +95,28 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Skip:
+    """A case that was not measured, or without one of its sides, and why."""
+
+    group: str
+    model: str
+    precision: str
+    case: str
+    reason: str
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """Names the case."""
+        return (self.group, self.model, self.precision, self.case)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """Everything that is known of a machine. `skipped` says what was not measured, and why."""
 
     machine: dict[str, str]
     rows: list[Row]
-    skipped: list[str]
+    skipped: list[Skip]
 
     def find(self, **wanted: str) -> list[Row]:
         """Rows whose fields have these values."""
@@ -97,11 +127,19 @@ class Report:
         ]
 
     def updated(self, other: Report) -> Report:
-        """With the figures of a later run in place of the same ones here."""
-        newer = {row.key for row in other.rows}
-        kept = [row for row in self.rows if row.key not in newer]
-        skipped = list(dict.fromkeys([*other.skipped, *self.skipped]))
-        return Report(machine=other.machine, rows=[*kept, *other.rows], skipped=skipped)
+        """With the figures of a later run in place of those of the same cases here.
+
+        NOTE: a case that failed in the later run keeps its earlier figures, and is told of.
+        """
+        newer = {row.place for row in other.rows}
+        tried = newer | {skip.place for skip in other.skipped}
+        rows = [row for row in self.rows if row.place not in newer]
+        skipped = [skip for skip in self.skipped if skip.place not in tried]
+        return Report(
+            machine=other.machine,
+            rows=[*rows, *other.rows],
+            skipped=list(dict.fromkeys([*skipped, *other.skipped])),
+        )
 
 
 def collect(
@@ -112,6 +150,7 @@ def collect(
     precision: str,
     case: str,
     x: float | None = None,
+    made: str = "",
 ) -> list[Row]:
     """Rows of all rounds of a case; a side that was not there in one of them is left out."""
     rows = []
@@ -129,17 +168,20 @@ def collect(
                 measure=measure,
                 values=values,
                 x=x,
+                made=made,
             )
         )
     return rows
 
 
 def write(report: Report, path: Path) -> None:
-    """As JSON, values with five digits."""
+    """As JSON, values with five digits. The file is there whole, or as it was before."""
     told = asdict(report)
     for row in told["rows"]:
         row["values"] = {side: rounded(each) for side, each in row["values"].items()}
-    path.write_text(json.dumps(told, indent=1) + "\n")
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(told, indent=1) + "\n")
+    unfinished.replace(path)
 
 
 def rounded(values: Iterable[float]) -> list[float]:
@@ -149,6 +191,7 @@ def rounded(values: Iterable[float]) -> list[float]:
 
 def read(path: Path) -> Report:
     """What `write` wrote."""
-    told: Mapping[str, list[dict[str, object]]] = json.loads(path.read_text())
-    rows = [Row(**each) for each in told["rows"]]  # type: ignore[arg-type]
-    return Report(machine=told["machine"], rows=rows, skipped=told["skipped"])  # type: ignore[arg-type]
+    told: Mapping[str, Any] = json.loads(path.read_text())
+    rows = [Row(**each) for each in told["rows"]]
+    skipped = [Skip(**each) for each in told["skipped"]]
+    return Report(machine=told["machine"], rows=rows, skipped=skipped)

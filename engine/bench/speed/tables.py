@@ -9,7 +9,9 @@ import statistics
 from collections.abc import Sequence
 
 from speed import goals
+from speed.plan import PRECISIONS
 from speed.record import LIMIT, MEASURES, Report, Row
+from speed.shapes import SHAPES
 
 TITLES = {
     "answers": "One stream",
@@ -29,10 +31,14 @@ EXPLAINED = {
     "the read bandwidth measured in the same round; that of prefill is the layers' matrices at the "
     "speed of a large matrix product in that precision (in 4 bits: in 8).",
     "streams": "Prompts of 16 tokens, answers of 24, all at once; the time is that of the whole "
-    "call.",
-    "joining": "Pauses between two steps of eight running streams, and the newcomer's first token.",
+    "call. The limit is that of its prompts and its steps, each as far as memory and matrix "
+    "products allow.",
+    "joining": "Pauses between two steps of eight running streams, and the newcomer's first token. "
+    "llama.cpp evaluates as much of the newcomer's prompt in a step as a batch holds; this engine "
+    "so much that the others are not kept waiting, and the newcomer waits longer for it.",
     "prefix": "A prompt of which all but 16 tokens were evaluated before, and where that lies. To "
-    "compare with: one decode step and the evaluation of 16 tokens without a past.",
+    "compare with: one decode step and the evaluation of 16 tokens without a past. llama.cpp keeps "
+    "a prompt in its own sequence only.",
     "lookup": "The answer quotes the prompt. The model is steered to write it: every step is "
     "computed, then the logit of the next token is raised.",
     "constrained": "A form of 20 fields, steered in the same way: with forced text, with every "
@@ -48,17 +54,45 @@ EXPLAINED = {
 }
 
 
-def page(report: Report) -> str:
-    """The whole document."""
-    parts = ["# Speed", _introduction(report), "## Goals", _goals(report)]
+def page(report: Report, *, profile: str = "") -> str:
+    """The whole document. `profile` is the page that tells where the time goes, if there is one."""
+    parts = ["# Speed", _introduction(report), "## Goals", _goals(report, profile)]
     for group, title in TITLES.items():
-        rows = report.find(group=group)
+        rows = in_order(report.find(group=group))
         if rows:
             plot = f"![{title}](speed_{group}.png)"
-            parts += [f"## {title}", EXPLAINED[group], table(rows), plot]
+            parts += [f"## {title}", EXPLAINED[group], table(rows), *made(rows), plot]
     if report.skipped:
-        parts += ["## Not measured", "\n".join(f"- {each}" for each in report.skipped)]
+        told = [
+            f"- {each.group}, {each.model} {each.precision}, {each.case}: {each.reason}"
+            for each in report.skipped
+        ]
+        parts += ["## Not measured", "\n".join(told)]
     return "\n\n".join(parts) + "\n"
+
+
+def in_order(rows: Sequence[Row]) -> list[Row]:
+    """By size and precision, whichever was measured first."""
+    sizes, precisions = list(SHAPES), list(PRECISIONS)
+
+    def place(row: Row) -> tuple[float, ...]:
+        return (sizes.index(row.model), precisions.index(row.precision), row.x or 0.0)
+
+    return sorted(rows, key=place)
+
+
+def made(rows: Sequence[Row]) -> list[str]:
+    """Which rows are of which commit and day, in one line; nothing where that is not known."""
+    found: dict[str, dict[str, None]] = {}
+    for row in rows:
+        found.setdefault(row.made, {})[f"{row.model} {row.precision}"] = None
+    found.pop("", None)
+    if not found:
+        return []
+    if len(found) == 1:
+        return [f"Measured {next(iter(found))}."]
+    told = "; ".join(f"{', '.join(names)} {when}" for when, names in found.items())
+    return [f"Measured: {told}."]
 
 
 def _introduction(report: Report) -> str:
@@ -67,19 +101,24 @@ def _introduction(report: Report) -> str:
         "Made by `make bench` (`engine/bench/run.py` says how). Figures are medians over rounds in "
         "which all sides had the same work in turns, each in a process of its own; the ratio is "
         "that of each round, its range in brackets, and above 1 this engine is better. Models are "
-        "Llamas with random weights, the same for all sides.\n\n" + about
+        "Llamas with random weights, the same for all sides. What a machine does besides shows in "
+        "the ranges: with few rounds they say little.\n\n" + about
     )
 
 
-def _goals(report: Report) -> str:
+def _goals(report: Report, profile: str) -> str:
     head = (
         *("goal (1.1B if none is said)", "against", "needed", "measured (range)"),
-        *("the machine allows", "reached"),
+        *("rounds", "the machine allows", "reached"),
     )
     explained = (
         "What the machine allows is the ratio that its limit has to the same side: a goal above "
         "that cannot be reached on it."
     )
+    if profile:
+        explained += (
+            f" Where the time goes, and what was tried for the others: [{profile}]({profile})."
+        )
     return f"{markdown(head, goals.lines(report))}\n\n{explained}"
 
 
@@ -93,6 +132,7 @@ def table(rows: Sequence[Row]) -> str:
         *others,
         *(f"ratio to {side}" for side in others),
         *(("share of the limit",) if has_limit else ()),
+        "rounds",
     )
     body = []
     for row in rows:
@@ -102,6 +142,7 @@ def table(rows: Sequence[Row]) -> str:
         line += [number(row, side) for side in others]
         line += [ratio(row, side) for side in others]
         line += [share(row)] if has_limit else []
+        line.append(str(row.rounds))
         body.append(tuple(line))
     return markdown(head, body)
 

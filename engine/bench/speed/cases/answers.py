@@ -11,7 +11,7 @@ from speed.plan import Case, Place, Scope, Setup
 from speed.record import LIMIT, Readings
 from speed.sides.base import Answer, Work
 
-SIDES = ("libertai", "llama.cpp", "generate", "limits")
+SIDES = ("libertai", "llama.cpp", "limits")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +51,14 @@ def limits_of(setup: Setup, place: Place) -> tuple[float, float]:
 
 
 def cases(scope: Scope) -> list[Case]:
-    """fp32 with the smallest model only."""
+    """fp32 and `generate`, whose steps are its own, with the smallest model only."""
     return [
         OneAnswer(
-            setup=Setup(model=model, precision=precision, sides=SIDES),
+            setup=Setup(
+                model=model,
+                precision=precision,
+                sides=(*SIDES, "generate") if model == "60M" else SIDES,
+            ),
             prompt=256,
             new=32 if model == "60M" else 16,
         )

@@ -15,7 +15,7 @@ from speed.sides.base import Work
 
 WAYS = ("greedy", "all filters", "no filter")
 LAST = 256  # tokens of a prompt that are evaluated anew, at the end of a long context
-CONTEXTS = (1024, 2048, 4096, 8192, 16_384, 32_768)
+CONTEXTS = (1024, 4096, 16_384, 32_768)
 SLOTS = (1, 4, 16, 64)
 
 
@@ -86,7 +86,7 @@ class Starting:
         work = Work(prompts=[place.prompt(self.setup.shape, 128)], new=8)
         for name in self.names:
             begin = time.perf_counter()
-            with place.started(name, self.setup) as side:
+            with place.started(name) as side:
                 if side is None:
                     continue
                 side.answer(work)
@@ -139,7 +139,8 @@ class ManySlots:
     @property
     def label(self) -> str:
         """How many slots."""
-        return f"1 stream, {self.setup.num_slots} slots"
+        count = self.setup.num_slots
+        return f"1 stream, {count} slots" if count > 1 else "1 stream, 1 slot"
 
     @property
     def x(self) -> float:
@@ -168,9 +169,11 @@ def http(scope: Scope) -> list[Case]:
 
 def memory(scope: Scope) -> list[Case]:
     """Every precision but fp32; ours quantizes bf16 weights, llama.cpp reads quantized ones."""
-    names = ("libertai", "llama.cpp", "generate")
     return [
-        Starting(setup=Setup(model=model, precision=each, sides=()), names=names)
+        Starting(
+            setup=Setup(model=model, precision=each, sides=(), warm_ups=0),
+            names=("libertai", "llama.cpp", *(("generate",) if model == "60M" else ())),
+        )
         for model in scope.ends
         for each in scope.precisions
         if each != "fp32"
@@ -179,7 +182,7 @@ def memory(scope: Scope) -> list[Case]:
 
 def context(scope: Scope) -> list[Case]:
     """The smallest model: with larger ones attention is a smaller part. Up to 4k in a quick run."""
-    lengths = CONTEXTS[:3] if scope.is_quick else CONTEXTS
+    lengths = CONTEXTS[:2] if scope.is_quick else CONTEXTS
     setup = Setup(
         model=scope.models[0],
         precision="bf16",

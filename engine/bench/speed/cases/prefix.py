@@ -47,7 +47,8 @@ class Prefix:
         if (held >= self.known) != (self.where != "cold"):
             raise RuntimeError(f"{self.label}: {held} tokens were held")
         first[OURS] = 1e3 * answer.first()
-        first[FLOOR] = 1e3 * self._floor(ours, answer, tails[2])
+        if self.where != "cold":
+            first[FLOOR] = 1e3 * self._floor(ours, answer, tails[2])
         if "llama.cpp" in place.sides and self.where in ("cold", "same slot"):
             peer = place.sides["llama.cpp"]
             if self.where != "cold":
@@ -98,7 +99,7 @@ def cases(scope: Scope) -> list[Case]:
                 num_slots=2,
                 context_size=2048,
             ),
-            known=1024 if model == "60M" else 512,
+            known=1024 if model == "60M" else 256,
             where=where,
         )
         for model in scope.ends

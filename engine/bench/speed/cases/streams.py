@@ -46,9 +46,18 @@ class Streams:
                 answer = side.answer(work)
                 total[name] = answer.num_tokens / answer.seconds
         if "limits" in place.sides:
-            prefill, decode = limits_of(self.setup, place)
-            total[LIMIT] = min(prefill, self.streams * decode)
+            total[LIMIT] = self.limit(*limits_of(self.setup, place))
         return {"total": total}
+
+    def limit(self, prefill: float, decode: float) -> float:
+        """Tokens a second of a call whose prompts and steps each take no longer than they must.
+
+        `prefill` and `decode` are the limits in tokens a second. A step reads all weights, and
+        multiplies for each stream.
+        """
+        step = max(1 / decode, self.streams / prefill)
+        seconds = self.streams * PROMPT / prefill + (NEW - 1) * step
+        return self.streams * NEW / seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,6 +55,14 @@ class Answer:
     token_ids: list[list[int]]
     num_held: list[int]
 
+    def difference(self, work: Work) -> str:
+        """What of the work was not done, as a text; "" if all was."""
+        wanted = [work.new] * len(work.prompts) + ([] if work.late is None else [1])
+        found = list(map(sum, self.counts))
+        if len(found) == len(wanted) and all(a >= b for a, b in zip(found, wanted, strict=True)):
+            return ""
+        return f"{found} tokens in the streams, not {wanted}"
+
     @property
     def num_tokens(self) -> int:
         """New tokens of all streams."""

@@ -5,6 +5,7 @@ In: nothing. Out: the best of a few ways that torch has, measured beside everybo
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 
@@ -21,7 +22,6 @@ class Limits:
 
     def __init__(self) -> None:
         self._read = torch.empty(0)
-        self._int8 = True
 
     def load(self, load: Load) -> dict[str, str]:
         """Make the operands."""
@@ -32,12 +32,16 @@ class Limits:
         return {}
 
     def bandwidth(self) -> float:
-        """Bytes a second that are read from memory: a sum, or a product with itself."""
+        """Bytes a second that are read from memory: a sum, or a product with itself.
+
+        The middle of several reads: single ones are far faster where others leave the memory alone
+        for a moment, and a step lasts longer than that.
+        """
         ways: list[Callable[[], object]] = [
             self._read.sum,
             lambda: torch.dot(self._read, self._read),
         ]
-        return READ_BYTES / min(_best(way, 2) for way in ways)
+        return READ_BYTES / min(statistics.median(_seconds(way, 8)) for way in ways)
 
     def throughput(self, precision: str) -> float:
         """Operations a second of a large matrix product in this precision."""
@@ -56,9 +60,14 @@ class Limits:
 
 def _best(work: Callable[[], object], rounds: int) -> float:
     """Seconds of the fastest round behind a first one."""
+    return min(_seconds(work, rounds))
+
+
+def _seconds(work: Callable[[], object], rounds: int) -> list[float]:
+    """Of each round behind a first one."""
     seconds = []
     for _ in range(rounds + 1):
         begin = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - begin)
-    return min(seconds[1:])
+    return seconds[1:]
