@@ -156,20 +156,22 @@ def draw(folder: Path, readme_file: Path | None = None) -> list[Path]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure, write, print; 0. What was measured before an interrupt is written, too."""
+    """Measure, write, print; 0. What was measured before an interrupt is written, too: 130."""
     args = parse_args(argv)
+    status = 0
     try:
         if not args.draw:
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             if find_spec("llama_cpp") is None:
                 print(HINT, file=sys.stderr)
             measure(args)
-    finally:
-        if (args.out / DATA).exists():
-            paths = draw(args.out, args.readme)
-            print((args.out / "speed.md").read_text())
-            print("\n".join(f"written: {path}" for path in paths))
-    return 0
+    except KeyboardInterrupt:
+        status = 130
+    if (args.out / DATA).exists():
+        paths = draw(args.out, args.readme)
+        print((args.out / "speed.md").read_text())
+        print("\n".join(f"written: {path}" for path in paths))
+    return status
 
 
 if __name__ == "__main__":

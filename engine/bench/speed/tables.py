@@ -49,7 +49,8 @@ EXPLAINED = {
     "memory": "From the start of a process to its first answer, files in the page cache. Resident "
     "counts mapped weights. This engine makes 8 and 4 bits out of bf16 meanwhile; llama.cpp reads "
     "a file that has them.",
-    "context": "One decode step, and the speed of the prompt's latest part, at this many tokens.",
+    "context": "One decode step, and the speed of the prompt's latest 256 tokens, at this many "
+    "tokens; llama.cpp, which would take minutes for more, up to 8192.",
     "slots": "One stream among so many slots.",
 }
 
