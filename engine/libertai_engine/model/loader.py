@@ -29,6 +29,7 @@ from libertai_engine.config import EngineConfig
 from libertai_engine.errors import InvalidRequest, ModelLoadError
 from libertai_engine.kernels.library import Library, choose
 from libertai_engine.model.images import Blindness
+from libertai_engine.model.large_pages import move_to_large_pages
 from libertai_engine.model.loading import (
     as_load_error,
     check_size,
@@ -146,6 +147,7 @@ def load_model(
             )
         else:
             quantization = None
+            move_to_large_pages(module)
         check_model(module)
     if quantization is not None:
         tell(quantization)

@@ -22,6 +22,7 @@ from libertai_engine.config import Precision
 from libertai_engine.errors import ModelLoadError
 from libertai_engine.kernels.library import Library
 from libertai_engine.kernels.packing import pack_int4, pack_int8
+from libertai_engine.model.large_pages import move_to_large_pages
 from libertai_engine.model.parts import language_model
 from libertai_engine.model.quality import BOUNDS, Quality
 from libertai_engine.model.quantized import (
@@ -188,6 +189,8 @@ def settle(module: nn.Module, library: Library | None, *, keeps_order: bool = Fa
 
     Without a library, torch's kernels want other orders of some weights, unless that is forbidden.
     """
+    if library is not None:
+        move_to_large_pages(module)
     for part in module.modules():
         if isinstance(part, QuantizedLinear) and not (keeps_order and library is None):
             part.settle(library)

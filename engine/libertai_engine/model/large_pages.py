@@ -1,0 +1,86 @@
+"""Weights in pages of 2 MiB, as far as the system gives such.
+
+In: a module. Out: the same module, its weights in one piece of memory of the process' own. Two
+cores that read weights all the time spend a quarter of it on finding pages of 4 KiB: in large
+pages they read 64 GB/s instead of 47 (measured with bf16 weights and one row of activations on a
+virtual machine). Files are mapped in small pages by most systems, hence the copy.
+"""
+
+from __future__ import annotations
+
+import mmap
+from itertools import chain
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+LEAST_BYTES = 1 << 24
+"""A module with less is read from the processor's caches."""
+
+_PAGE = 1 << 12
+_Place = tuple[int, torch.dtype, torch.Size, tuple[int, ...]]
+
+
+@torch.no_grad()
+def move_to_large_pages(module: nn.Module) -> int:
+    """Copy the weights, one after the other; the number of bytes that were moved.
+
+    None are where the system has no large pages, for modules with less than `LEAST_BYTES` on the
+    CPU, and where the copy would take more than half of the memory that is free or can be freed.
+    Addresses change: to be called before anybody keeps them. Tensors that share memory go on
+    sharing it.
+    """
+    tensors = [each for each in chain(module.parameters(), module.buffers()) if _can_move(each)]
+    sizes = {_place(each): -(-each.nbytes // _PAGE) * _PAGE for each in tensors}
+    total = sum(sizes.values())
+    if total < LEAST_BYTES or total > free_bytes() // 2:
+        return 0
+    memory = _large_pages(total)
+    if memory is None:
+        return 0
+    moved: dict[_Place, Tensor] = {}
+    begin = 0
+    for tensor in tensors:
+        place = _place(tensor)
+        if place not in moved:
+            piece = memory[begin : begin + tensor.nbytes]
+            moved[place] = piece.view(tensor.dtype).view(tensor.shape).copy_(tensor)
+            begin += sizes[place]
+        tensor.data = moved[place]
+    return total
+
+
+def free_bytes() -> int:
+    """Memory that is free or can be freed; 0 where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return 0
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0]) * 1024 if found else 0
+
+
+def _large_pages(size: int) -> Tensor | None:
+    """Bytes in pages as large as there are when they are first written; they live with the tensor.
+
+    None where no advice about pages is taken.
+    """
+    advice = getattr(mmap, "MADV_HUGEPAGE", None)
+    if advice is None:
+        return None
+    try:
+        # NOTE: shared memory, the default, has large pages by a switch of its own.
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory.madvise(advice)
+    except OSError:
+        return None
+    return torch.frombuffer(memory, dtype=torch.uint8)
+
+
+def _can_move(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and tensor.is_contiguous() and tensor.nbytes > 0
+
+
+def _place(tensor: Tensor) -> _Place:
+    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()

@@ -1,0 +1,73 @@
+"""Weights that move to large pages stay what they are."""
+
+from __future__ import annotations
+
+import mmap
+
+import pytest
+import torch
+from torch import nn
+
+from libertai_engine.model import large_pages
+from libertai_engine.model.large_pages import LEAST_BYTES, move_to_large_pages
+
+SIDE = 2100  # of a square matrix of fp32 that is worth the way
+HAS_LARGE_PAGES = hasattr(mmap, "MADV_HUGEPAGE") and large_pages.free_bytes() > 0
+
+
+class Tied(nn.Module):
+    """Two layers with one weight, a third with the same memory, a buffer, and an odd piece."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.one = nn.Linear(SIDE, SIDE).requires_grad_(False)
+        self.two = nn.Linear(SIDE, SIDE, bias=False)
+        self.two.weight = self.one.weight
+        self.three = nn.Linear(SIDE, SIDE, bias=False)
+        self.three.weight = nn.Parameter(self.one.weight.detach(), requires_grad=False)
+        self.register_buffer("codes", torch.arange(7, dtype=torch.uint8))
+        self.register_buffer("columns", torch.rand(30, 20).T)
+
+
+@pytest.mark.skipif(not HAS_LARGE_PAGES, reason="this system has no large pages")
+def test_weights_move_and_stay() -> None:
+    """The same numbers at other places; what shared memory shares it still."""
+    module = Tied()
+    before = {name: (tensor.data_ptr(), tensor.clone()) for name, tensor in all_of(module)}
+    moved = move_to_large_pages(module)
+    assert SIDE * SIDE * 4 < moved < SIDE * SIDE * 4 + 20_000  # once, and not thrice
+    for name, tensor in all_of(module):
+        address, numbers = before[name]
+        assert torch.equal(tensor, numbers)
+        assert (tensor.data_ptr() == address) == (name == "columns"), name
+    assert module.two.weight is module.one.weight
+    assert module.three.weight.data_ptr() == module.one.weight.data_ptr()
+    assert module.one.weight.data_ptr() % 4096 == 0
+
+
+def test_small_modules_stay() -> None:
+    """They are read from caches."""
+    module = nn.Linear(64, 64)
+    address = module.weight.data_ptr()
+    assert move_to_large_pages(module) == 0 and module.weight.data_ptr() == address
+
+
+def test_nothing_moves_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mapped file can be larger than what is free; a copy of it cannot."""
+    module = nn.Linear(SIDE, SIDE)
+    assert module.weight.nbytes > LEAST_BYTES
+    address = module.weight.data_ptr()
+    monkeypatch.setattr(large_pages, "free_bytes", lambda: 2 * LEAST_BYTES)
+    assert move_to_large_pages(module) == 0 and module.weight.data_ptr() == address
+
+
+def test_nothing_moves_where_no_advice_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on systems without large pages."""
+    monkeypatch.delattr(mmap, "MADV_HUGEPAGE", raising=False)
+    assert move_to_large_pages(nn.Linear(SIDE, SIDE)) == 0
+
+
+def all_of(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """Parameters and buffers, by name."""
+    return [*module.named_parameters(), *module.named_buffers()]
