@@ -14,16 +14,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from libertai_engine.errors import ModelLoadError
 from libertai_engine.kernels.matrix import Matrix
 
 PackedKind = Literal["int8", "int4"]
 BLOCK = 16  # rows that lie interleaved in int4
 GROUP = 32  # columns that share a scale in int4
+MOST_COLUMNS = (2**31 - 1) // (255 * 127)
+"""Columns that int8 weights may have: products of up to 255 and 127 are summed in 32 bits."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Packed:
     """Weights of a layer in 8 or 4 bits. Invariant: `weight`, `scale` belong to [rows, cols].
+
+    Raises `ModelLoadError` for int8 weights of more than `MOST_COLUMNS`.
 
     int8: weight int8 [rows, cols], scale fp32 [rows].
     int4: weight uint8 [blocks, groups, 256], scale fp16 [blocks, groups, 16]; a block is 16 rows, a
@@ -35,6 +40,12 @@ class Packed:
     cols: int
     weight: Tensor
     scale: Tensor
+
+    def __post_init__(self) -> None:
+        if self.kind == "int8" and self.cols > MOST_COLUMNS:
+            raise ModelLoadError(
+                f"int8 weights of {self.cols} columns: sums of 32 bits hold {MOST_COLUMNS}"
+            )
 
     def matrix(self, bias: Tensor | None = None) -> Matrix:
         """What the native kernels multiply with; shares this memory. bias [rows] or none."""

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libertai_engine.kernels.packing import GROUP, codes_of, pack_int4, pack_int8, unpack
+from libertai_engine.errors import ModelLoadError
+from libertai_engine.kernels.library import Library
+from libertai_engine.kernels.linear import linear
+from libertai_engine.kernels.packing import (
+    GROUP,
+    MOST_COLUMNS,
+    codes_of,
+    pack_int4,
+    pack_int8,
+    unpack,
+)
 
 
 @given(rows=st.integers(1, 40), cols=st.integers(1, 100), seed=st.integers(0, 1 << 30))
@@ -36,3 +47,22 @@ def test_four_bits_take_four_and_a_half() -> None:
     """Half a byte a weight, and two bytes a scale for each 32."""
     codes = torch.zeros(64, 256, dtype=torch.int8)
     assert pack_int4(codes, torch.ones(64, 8)).nbytes * 8 == codes.numel() * 4.5
+
+
+@pytest.mark.parametrize("n", [1, 5, 64])
+def test_the_largest_sums_are_exact(native: Library, n: int) -> None:
+    """The widest matrix there may be, with the largest codes and activations."""
+    codes = torch.full((17, MOST_COLUMNS), 127, dtype=torch.int8)
+    codes[1::2] = -127
+    matrix = pack_int8(codes, torch.full((17,), 2.0)).matrix()
+    y = linear(native, matrix, torch.full((n, MOST_COLUMNS), 127.0))
+    largest = float(2 * 127 * 127 * MOST_COLUMNS)
+    signs = torch.tensor([1.0, -1.0]).repeat(9)[:17]
+    assert torch.equal(y, (signs * largest).expand(n, -1))
+
+
+def test_sums_that_could_overflow_are_refused() -> None:
+    """By name, before anything is computed wrong."""
+    codes = torch.zeros(1, MOST_COLUMNS + 1, dtype=torch.int8)
+    with pytest.raises(ModelLoadError, match=f"{MOST_COLUMNS + 1} columns"):
+        pack_int8(codes, torch.ones(1))
