@@ -22,7 +22,7 @@ LAYERS: list[set[str]] = [
     {"config", "sampling_params", "processors"},
     {"kernels"},
     {"text", "sampling", "model", "grammar"},
-    {"answer_text", "pacing"},
+    {"answer_text", "context_shift", "pacing", "step_costs"},
     {"prefixes", "sequence", "embedding_queue", "lookup"},
     {"slots", "stream", "embeddings", "speculation"},
     {"scheduler"},

@@ -18,6 +18,7 @@ from libertai_engine.slots import Slot, SlotPool
 from libertai_engine.speculation import Speculator
 
 DRAFT_SHARE = 32  # beside prompts, drafts get one token in so many
+FORCED = 16  # tokens that a grammar has forced are a part of any step, up to so many a sequence
 
 
 @dataclass(slots=True, eq=False)
@@ -134,13 +135,11 @@ class Scheduler:
         self.waiting = still_waiting
 
     def _fill_batch(self) -> Step:
-        """Every decoding row, with its draft; longer rows as far as batch size and pace allow."""
-        decoding = [each for each in self.running if each.num_left == 1]
-        prefilling = [each for each in self.running if each.num_left > 1]
-        # What a grammar has forced goes before prompts: somebody reads that answer already.
-        prefilling.sort(key=lambda each: not each.sequence.num_generated)
+        """Every answer's row, with its draft; longer rows as far as batch size and pace allow."""
+        decoding, prefilling = self._parted()
         drafts = self._draft(decoding, is_alone=not prefilling)
-        rows = [each.row(1, draft) for each, draft in zip(decoding, drafts, strict=True)]
+        pairs = zip(decoding, drafts, strict=True)
+        rows = [each.row(each.num_left, draft) for each, draft in pairs]
         num_others = sum(len(row.token_ids) for row in rows)
         budget = self._pacer.budget(num_others)
         owners = decoding
@@ -156,16 +155,32 @@ class Scheduler:
         self._pacer.begin(num_others, batch.num_tokens - num_others)
         return Step(batch, tuple(owners), tuple(drafts))
 
+    def _parted(self) -> tuple[list[Running], list[Running]]:
+        """Answers of which every step evaluates all that is left; what waits for its turn."""
+        answering = [each for each in self.running if each.num_left == 1]
+        # What a grammar has forced goes before prompts: somebody reads that answer already.
+        longer = [each for each in self.running if each.num_left > 1]
+        longer.sort(key=lambda each: not each.sequence.num_generated)
+        room, waiting = self._batch_size - len(answering), []
+        for each in longer:
+            if each.sequence.num_generated and each.num_left <= min(room, FORCED):
+                answering.append(each)
+                room -= each.num_left
+            else:
+                waiting.append(each)
+        return answering, waiting
+
     def _draft(self, decoding: list[Running], *, is_alone: bool) -> list[tuple[int, ...]]:
-        """What to try behind the next token of each; prompts beside them keep most of the step."""
-        room = self._batch_size - len(decoding)
+        """What to try behind the last token of each; prompts beside them keep most of the step."""
+        num_tokens = sum(each.num_left for each in decoding)
+        room = self._batch_size - num_tokens
         if not is_alone:
             room //= DRAFT_SHARE
         if self._speculator is None or room <= 0 or not decoding:
             return [()] * len(decoding)
         drafts = []
         sequences = [each.sequence for each in decoding]
-        plan = self._speculator.plan(sequences, room)
+        plan = self._speculator.plan(sequences, room, num_tokens - len(decoding))
         for sequence, draft in zip(sequences, plan, strict=True):
             drafts.append(draft[: min(room, sequence.draft_room)])
             room -= len(drafts[-1])

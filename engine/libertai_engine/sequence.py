@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field, replace
 
 from libertai_engine.answer_text import AnswerText
-from libertai_engine.config import MIN_CONTEXT
+from libertai_engine.context_shift import Shift, shift_of
 from libertai_engine.grammar.compiler import CompiledGrammar
 from libertai_engine.grammar.guide import Guide
 from libertai_engine.model.images import PromptImage, is_image_id
@@ -61,14 +61,6 @@ class Request:
     grammar: CompiledGrammar | None = None
     closes_grammar: bool = False
     max_draft: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Shift:
-    """Positions `[start, start + count)` leave the context; what follows moves up."""
-
-    start: int
-    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +245,10 @@ class Sequence:
             return 0
         return max(0, min(self._room, self._context_size - len(self.token_ids)) - 1)
 
+    def foreseen(self, limit: int) -> tuple[int, ...]:
+        """At most `limit` tokens that most likely come next, if a grammar tells any: a guess."""
+        return () if self._guide is None else tuple(self._guide.foreseen(limit))
+
     def give_up(self) -> Delta | None:
         """End here because no token is possible; None if the grammar, or its absence, forbids."""
         if self._guide is None or not self._guide.matcher.is_complete:
@@ -282,16 +278,10 @@ class Sequence:
 
     @property
     def due_shift(self) -> Shift | None:
-        """What has to leave the context before the next token can be evaluated.
-
-        As on llama.cpp's server of 2023: `num_keep` tokens and one more (BOS) stay in front, and
-        half of the other evaluated ones go.
-        """
+        """What has to leave the context before the next token can be evaluated."""
         if not self._is_full or self.finish is not None:
             return None
-        num_evaluated = len(self.token_ids) - 1
-        num_keep = max(0, min(self.request.num_keep, self._context_size - MIN_CONTEXT))
-        return Shift(num_keep + 1, (num_evaluated - num_keep - 1) // 2)
+        return shift_of(len(self.token_ids) - 1, self._context_size, self.request.num_keep)
 
     def apply_shift(self, shift: Shift) -> None:
         """Note that a shift was done in the lane."""

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
-from libertai_engine.lookup import Draft, PromptLookup
+from libertai_engine.lookup import MAX_MATCH, Draft, PromptLookup
 from libertai_engine.sequence import Sequence
+from libertai_engine.step_costs import OUTLIER, StepCosts
 
 STEP_TOKENS = 16  # in one step, where the model has no wish: more is another kind of work
 LEARN_AT_ONCE = 2048  # tokens of a prompt that one step learns, a millisecond or two
@@ -25,9 +26,13 @@ GRANT = 0.5  # at the start of a sequence
 MOST = 8.0  # what is saved beyond that is spent already
 WORTH = 0.02  # of a step is the least that drafts have to save, on average
 
+FORESEEN = MAX_MATCH + 1  # of what a grammar leaves hardly a choice about, as if so many agreed
 # Of a drafted token, how likely it is to be right before anything is known: by how many tokens
 # before it agreed.
-CLASSES: tuple[tuple[int, float], ...] = ((1, 0.2), (2, 0.4), (3, 0.6), (5, 0.8), (9, 0.93))
+CLASSES: tuple[tuple[int, float], ...] = (
+    *((1, 0.2), (2, 0.4), (3, 0.6), (5, 0.8), (9, 0.93)),
+    (FORESEEN, 0.95),
+)
 REMEMBERED = 0.7  # of what earlier drafts tell, at every draft
 FADED = 0.98  # of the same, at every step without one
 SURE = 0.98  # no draft is surer
@@ -35,9 +40,6 @@ SURE = 0.98  # no draft is surer
 # NOTE: measured against plain steps of another time, drafts may seem to cost nothing. Were that
 # believed, no plain step would ever be measured again.
 LEAST = 0.02  # of a step: what a drafted token costs at least, whatever was measured
-FIRST_GUESS = 0.05  # of a step: what one token more may cost, before it was measured
-NEWS = 0.25  # share of a new measurement in a mean, at least
-OUTLIER = 3.0  # times the mean is the most that a measurement counts for
 
 
 class Drafter(Protocol):
@@ -53,11 +55,16 @@ class Drafter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a draft: of `num_drafted` tokens, the first `num_accepted` were right."""
+    """What became of a draft: of `num_drafted` tokens, the first `num_accepted` were right.
+
+    `num_saved` steps were saved by that: one for each token that was chosen behind another. What a
+    grammar forces needs no step of its own, so there may be fewer.
+    """
 
     sequence: Sequence
     num_drafted: int
     num_accepted: int
+    num_saved: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,65 +90,17 @@ class StepReport:
 class Speculator(Protocol):
     """Decides what is drafted. Whatever it drafts, answers stay the same."""
 
-    def plan(self, sequences: Several[Sequence], room: int) -> list[tuple[int, ...]]:
-        """A draft for each sequence, perhaps empty, of at most `room` tokens together."""
+    def plan(
+        self, sequences: Several[Sequence], room: int, num_forced: int = 0
+    ) -> list[tuple[int, ...]]:
+        """A draft for each sequence, perhaps empty, of at most `room` tokens together.
+
+        The step evaluates one token of each sequence, and `num_forced` beside.
+        """
         ...
 
     def settle(self, report: StepReport) -> None:
         """Learn from a step."""
-
-
-class _Mean:
-    """A running mean that begins with a guess."""
-
-    def __init__(self, guess: float) -> None:
-        self.value = guess
-        self._count = 1
-
-    def add(self, value: float) -> None:
-        """One more."""
-        self._count += 1
-        self.value += max(NEWS, 1 / self._count) * (value - self.value)
-
-
-class StepCosts:
-    """What steps take, in seconds, by their rows and the tokens drafted on top of them.
-
-    Invariant: where anything is known of a number of rows, the plain step is.
-    """
-
-    def __init__(self) -> None:
-        self._means: dict[int, dict[int, _Mean]] = {}
-
-    def observe(self, num_rows: int, num_drafted: int, seconds: float) -> None:
-        """A step of `num_rows` rows with this many drafted tokens took so long."""
-        expected = self.of(num_rows, num_drafted)
-        if expected is None:
-            if not num_drafted:
-                self._means[num_rows] = {0: _Mean(seconds)}
-            return
-        means = self._means[num_rows]
-        # NOTE: a measurement that is far off (a page to load, another program) must not be the
-        # only one for ever, which it would be if it made this number of tokens look too dear.
-        means.setdefault(num_drafted, _Mean(expected)).add(min(seconds, OUTLIER * expected))
-
-    def of(self, num_rows: int, num_drafted: int) -> float | None:
-        """What such a step will take, from those nearest to it; None if none was measured."""
-        means = self._means.get(num_rows)
-        if means is None:
-            return None
-        if num_drafted in means:
-            return means[num_drafted].value
-        below = max(each for each in means if each < num_drafted)
-        above = min((each for each in means if each > num_drafted), default=None)
-        low, steps = means[below].value, num_drafted - below
-        if above is None:
-            return low + FIRST_GUESS * means[0].value * steps
-        return low + (means[above].value - low) * steps / (above - below)
-
-    def reach(self, num_rows: int) -> int:
-        """The most drafted tokens that may be tried: twice what was, so that no step surprises."""
-        return 2 * max(self._means.get(num_rows, ()), default=0) or 1
 
 
 class Trust:
@@ -190,8 +149,10 @@ class _Follower:
         self._num_generated = 0
 
     def look_ahead(self, sequence: Sequence, limit: int) -> None:
-        """Make a new draft of at most `limit` tokens."""
-        self.draft = self._drafter.draft(limit) if self._catch_up(sequence) else Draft()
+        """Make a new draft of at most `limit` tokens: of the grammar, else of the text so far."""
+        found = self._drafter.draft(limit) if self._catch_up(sequence) else Draft()
+        foreseen = sequence.foreseen(limit)
+        self.draft = Draft(foreseen, FORESEEN) if foreseen else found
 
     def affords(self, num_drafted: int, cost: float) -> bool:
         """Whether the balance covers what is lost on average by trying so much of the draft.
@@ -248,10 +209,13 @@ class AdaptiveSpeculator:
         self._costs = StepCosts()
         self._followers: WeakKeyDictionary[Sequence, _Follower] = WeakKeyDictionary()
 
-    def plan(self, sequences: Several[Sequence], room: int) -> list[tuple[int, ...]]:
+    def plan(
+        self, sequences: Several[Sequence], room: int, num_forced: int = 0
+    ) -> list[tuple[int, ...]]:
         """See `Speculator`."""
         num_rows = len(sequences)
-        room = min(room, self._step_tokens - num_rows, self._costs.reach(num_rows))
+        fitting = self._step_tokens - num_rows - num_forced
+        room = min(room, fitting, self._costs.reach(num_rows))
         plain = self._costs.of(num_rows, 0)
         if room <= 0 or plain is None:
             return [()] * num_rows
@@ -272,7 +236,7 @@ class AdaptiveSpeculator:
         for verdict in report.verdicts:
             follower = self._followers.get(verdict.sequence)
             if follower is not None:
-                self._book(follower, verdict, verdict.num_accepted - cost * verdict.num_drafted)
+                self._book(follower, verdict, verdict.num_saved - cost * verdict.num_drafted)
         if report.is_plain:
             self._costs.observe(num_rows, num_drafted, report.first_seconds)
 

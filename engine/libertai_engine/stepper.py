@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Protocol
 
 import torch
@@ -80,13 +81,15 @@ class _Trial:
     """A complete row: the sequence gets a token, and more as long as its draft is right.
 
     Invariant: the first `num_accepted` tokens of `draft` are in the answer and in the lane;
-    `first` + `num_accepted` is the row of the logits that choose the token behind them.
+    `first` + `num_accepted` is the row of the logits that choose the token behind them. Each of
+    `num_saved` tokens was chosen there instead of in a step of its own.
     """
 
     def __init__(self, owner: Running, draft: tuple[int, ...], first: int) -> None:
         self.owner = owner
         self.news = News(owner)
         self.num_accepted = 0
+        self.num_saved = 0
         self._draft = draft
         self._first = first
         self._num_before = owner.sequence.num_generated
@@ -105,7 +108,8 @@ class _Trial:
     @property
     def verdict(self) -> Verdict:
         """What became of the draft."""
-        return Verdict(self.owner.sequence, len(self._draft), self.num_accepted)
+        num_drafted = len(self._draft)
+        return Verdict(self.owner.sequence, num_drafted, self.num_accepted, self.num_saved)
 
     def take(self, outcome: SampledToken | EngineError | None) -> bool:
         """Hand over what was chosen, None for nothing; True if one more position is decided."""
@@ -118,15 +122,20 @@ class _Trial:
         return news.finish is None and self._agrees()
 
     def _agrees(self) -> bool:
-        """Whether the answer goes on as drafted; what it has is in the lane then."""
+        """Whether all that the answer has is in the lane, as it was drafted.
+
+        Of text that was forced behind a token, the beginning may have been drafted: it is there.
+        """
         sequence, slot = self.owner.sequence, self.owner.slot
         new = sequence.token_ids[len(slot.token_ids) :]
-        num_accepted = self.num_accepted + len(new)
-        if tuple(new) != self._draft[self.num_accepted : num_accepted]:
+        pairs = zip(new, self._draft[self.num_accepted :], strict=False)
+        right = [drafted for token_id, drafted in takewhile(lambda each: each[0] == each[1], pairs)]
+        slot.token_ids.extend(right)
+        self.num_accepted += len(right)
+        sequence.num_accepted += len(right)
+        if len(right) < len(new):
             return False
-        slot.token_ids.extend(new)
-        self.num_accepted = num_accepted
-        sequence.num_accepted += len(new)
+        self.num_saved += 1
         return True
 
     def _advance(self, outcome: SampledToken | EngineError | None) -> Delta | EngineError:

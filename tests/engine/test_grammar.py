@@ -111,7 +111,8 @@ def test_forcing_saves_steps(byte_api: CompletionAPI, patient_api: CompletionAPI
     steps = []
     for api in (byte_api, patient_api):
         before = api.engine.totals
-        result = complete(api, temperature=0, cache_prompt=True, **KINDS["compact schema"])
+        fields = {"speculative.n_max": 0, "temperature": 0, **KINDS["compact schema"]}
+        result = complete(api, cache_prompt=True, **fields)
         after = api.engine.totals
         assert after.num_generated - before.num_generated == result["tokens_predicted"]
         steps.append(after.num_steps - before.num_steps)

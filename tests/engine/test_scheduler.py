@@ -6,7 +6,7 @@ import pytest
 
 from libertai_engine.pacing import LEAST, Pacer
 from libertai_engine.sampling.sampler import SampledToken
-from libertai_engine.scheduler import Scheduler, Step
+from libertai_engine.scheduler import FORCED, Scheduler, Step
 from libertai_engine.sequence import Request, Sequence
 from libertai_engine.slots import SlotPool
 from libertai_engine.text.tokenizer import Tokenizer
@@ -96,6 +96,22 @@ def test_a_prompt_adds_no_more_time_than_it_may(tokenizer: Tokenizer) -> None:
     assert shape(bench.step()) == [(3, 1, 1), (LEAST, LEAST, 0)]
     bench.scheduler.remove(lambda sequence: sequence is reader)
     assert shape(bench.step()) == [(2 * LEAST, 64, 0)]
+
+
+def test_short_forced_text_is_a_part_of_any_step(tokenizer: Tokenizer) -> None:
+    """Whole, and no part of what prompts may add; longer text is, and goes before them."""
+    ticks = iter(range(1000))
+    pacer = Pacer(batch_size=64, seconds=1e-3, clock=lambda: float(next(ticks)))
+    bench = Bench(tokenizer, num_slots=3, batch_size=64, pacer=pacer)
+    writer, other = bench.add(2), bench.add(2, first=20)
+    bench.step()
+    bench.add(200, first=30)
+    writer.token_ids += range(60, 65)
+    assert shape(bench.step()) == [(2, 1, 1), (2, 6, 1), (0, LEAST, 0)]
+    writer.token_ids += range(70, 70 + FORCED)
+    assert shape(bench.step()) == [(3, 1, 1), (8, LEAST, 0)]
+    assert shape(bench.step()) == [(8 + LEAST, 1, 1), (4, 1, 1), (LEAST, LEAST, 0)]
+    assert other.num_generated == 4
 
 
 def test_first_in_first_out(tokenizer: Tokenizer) -> None:

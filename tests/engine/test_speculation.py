@@ -16,7 +16,8 @@ from libertai_engine.lookup import Draft
 from libertai_engine.sampling.sampler import SampledToken
 from libertai_engine.sampling_params import SamplingParams
 from libertai_engine.sequence import Request, Sequence
-from libertai_engine.speculation import AdaptiveSpeculator, StepCosts, StepReport, Verdict
+from libertai_engine.speculation import AdaptiveSpeculator, StepReport, Verdict
+from libertai_engine.step_costs import StepCosts
 from libertai_engine.text.tokenizer import Tokenizer
 
 PLAIN = 0.1  # seconds
@@ -78,7 +79,7 @@ class Bench:
                 num_right += 1
             for _ in range(num_right + 1):
                 sequence.accept(SampledToken(60))
-            verdicts.append(Verdict(sequence, length, num_right))
+            verdicts.append(Verdict(sequence, length, num_right, num_right))
         seconds = PLAIN * self.cost(sum(lengths)) * self.dice.uniform(0.97, 1.03)
         self.speculator.settle(
             StepReport(tuple(verdicts), len(sequences) + sum(lengths), True, seconds, seconds)

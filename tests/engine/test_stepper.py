@@ -51,7 +51,9 @@ class Seer:
         self.dice = random.Random(0)
         self.num_accepted = self.num_drafted = 0
 
-    def plan(self, sequences: Several[Sequence], room: int) -> list[tuple[int, ...]]:
+    def plan(
+        self, sequences: Several[Sequence], room: int, num_forced: int = 0
+    ) -> list[tuple[int, ...]]:
         """A draft for each, whatever the room is."""
         return [self._draft(each) for each in sequences]
 
@@ -399,6 +401,56 @@ def test_drafts_leave_room_for_prompts(tokenizer: Tokenizer) -> None:
     mixed = [drafted for tokens, drafted in sizes if tokens == 64]
     assert max(tokens for tokens, _ in sizes) == 64
     assert len(mixed) >= 5 and max(mixed) == 1
+
+
+class Foreteller:
+    """Drafts all that a grammar lets foresee."""
+
+    def __init__(self) -> None:
+        self.num_saved = self.num_accepted = 0
+
+    def plan(
+        self, sequences: Several[Sequence], room: int, num_forced: int = 0
+    ) -> list[tuple[int, ...]]:
+        """Whatever it costs."""
+        return [each.foreseen(each.draft_room) for each in sequences]
+
+    def settle(self, report: StepReport) -> None:
+        """Count."""
+        self.num_saved += sum(each.num_saved for each in report.verdicts)
+        self.num_accepted += sum(each.num_accepted for each in report.verdicts)
+
+
+@pytest.mark.parametrize("forces", [True, False])
+def test_what_a_grammar_lets_foresee_changes_no_answer(tokenizer: Tokenizer, forces: bool) -> None:
+    """Behind forced text and instead of it, sampled in any way; it saves the steps it says."""
+    foreteller = Foreteller()
+    engines = []
+    for speculator in (None, foreteller):
+        module = random_model("llama", seed=5, vocab_size=VOCAB_SIZE).double()
+        lanes = ModelRunner(module, num_slots=SLOTS, context_size=CONTEXT, device="cpu")
+        config = EngineConfig(num_slots=SLOTS, batch_size=64, max_draft=0, forces_tokens=forces)
+        engines.append(Engine(lanes, tokenizer, config, None, speculator))
+    plain, drafting = engines
+    names = ["first", "second", "third"]
+    schema = {
+        "type": "object",
+        "properties": {name: {"enum": ["strong", "weak"]} for name in names},
+        "required": names,
+    }
+    with plain, drafting:
+        for seed in range(30):
+            request = random_request(random.Random(seed), seed, plain)
+            if seed % 2:
+                grammar = plain.grammars.json_schema(schema, is_compact=seed % 4 == 1)
+                request = replace(request, grammar=grammar, max_tokens=80, closes_grammar=False)
+            uncached = replace(request, cache_prompt=False, slot=seed % SLOTS)
+            answer, expected = read(drafting.submit(uncached)), read(plain.submit(uncached))
+            assert_same(answer, expected)
+        num_saved = plain.totals.num_steps - drafting.totals.num_steps
+    assert 0 < num_saved == foreteller.num_saved <= foreteller.num_accepted
+    if not forces:
+        assert num_saved > 100
 
 
 def test_text_that_repeats_itself_takes_fewer_steps(tokenizer: Tokenizer) -> None:

@@ -43,6 +43,10 @@ class Guide:
         token_ids = self.matcher.forced(limit) if self._forces else []
         return token_ids if self.can_close_behind(token_ids, room) else []
 
+    def foreseen(self, limit: int) -> list[int]:
+        """At most `limit` tokens that most likely come next: a guess, for somebody to check."""
+        return self.matcher.foreseen(limit)
+
     def take_completion(self) -> list[int]:
         """The tokens that complete the answer; it is whole behind them."""
         token_ids, self._completion = self._completion or [], []

@@ -16,11 +16,13 @@ import torch
 from libertai_engine.errors import InvalidRequest
 from libertai_engine.grammar.bitmask import apply_bitmask
 from libertai_engine.grammar.closing import MAX_SKIPPED, find_completion, still_completes
+from libertai_engine.grammar.foresight import foresee
 from libertai_engine.grammar.vocabulary import TokenVocabulary
 
 T = TypeVar("T")
 STUCK = "NoExtensionBias"  # llguidance's word for an empty mask
 MAX_REASON = 200  # characters of a reason that a client is told
+RECENT = 200  # tokens of the answer that tell how it writes what it need not think about
 
 
 class GrammarMatcher:
@@ -28,9 +30,9 @@ class GrammarMatcher:
 
     `forms` are equivalent matchers in their first state, the fast one first.
 
-    Invariant: between calls the native matcher is sound and has consumed exactly `_tokens`. One
-    that fails is never asked again: the next form takes over, with the same tokens. Raises
-    `InvalidRequest` naming the field when there is no form left.
+    Invariant: between calls the native matcher has consumed exactly `_tokens`. One that fails is
+    not believed: the next form takes over, with the same tokens. Raises `InvalidRequest` naming the
+    field when there is no form left.
     """
 
     # NOTE: llguidance raises nothing. A matcher that hit a limit answers with a mask that allows
@@ -89,6 +91,20 @@ class GrammarMatcher:
             return []
         num_valid = self._ask(lambda native: native.validate_tokens(token_ids))
         return token_ids[: min(num_valid, limit)]
+
+    def foreseen(self, limit: int) -> list[int]:
+        """At most `limit` tokens that come next unless the answer surprises. Only a guess.
+
+        Unlike what is forced it goes on where the end may form one token with what follows, and
+        over white space and marks that are written as they were before. Raises nothing: a native
+        matcher that fails over it is replaced when it is asked for something that matters.
+        """
+        native = self._native
+        if limit <= 0 or not self._can_force or native.is_error():
+            return []
+        text = foresee(native, self._vocabulary, self._vocabulary.spell(self._tokens[-RECENT:]))
+        self._can_force = not native.is_error()
+        return self._vocabulary.tokenize(text.decode(errors="ignore"))[:limit]
 
     def completion(self, limit: int) -> list[int] | None:
         """At most `limit` tokens behind which the answer may end, if some are found."""

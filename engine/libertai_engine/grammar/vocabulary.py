@@ -97,11 +97,12 @@ class TokenVocabulary:
         """Ids that spell `text`, as the tokenizer writes it where that is faithful."""
         wanted = text.encode()
         token_ids = self._encode(text)
-        if self._spell(token_ids) == wanted:
+        if self.spell(token_ids) == wanted:
             return token_ids
         return self._greedy(wanted)
 
-    def _spell(self, token_ids: Iterable[int]) -> bytes:
+    def spell(self, token_ids: Iterable[int]) -> bytes:
+        """The text of these ids; marks and unknown ids have none."""
         return b"".join(self._pieces[each] if each < self.size else b"" for each in token_ids)
 
     def _greedy(self, wanted: bytes) -> list[int]:
