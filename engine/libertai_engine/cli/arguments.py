@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from argparse import ArgumentParser, Namespace, _ActionsContainer
+from argparse import ArgumentParser, Namespace, _ActionsContainer, _ArgumentGroup
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -66,19 +66,27 @@ def model_of(args: Namespace) -> str:
 
 def add_engine(parser: ArgumentParser) -> None:
     """How a model is loaded and run."""
-    group = parser.add_argument_group("engine")
+    group = add_loading(parser)
     group.add_argument(
         "-c", "--ctx-size", type=int, metavar="N", help="tokens of context in each slot"
     )
+    group.add_argument("-b", "--batch-size", type=int, metavar="N", help="tokens a step, at most")
+    group.add_argument(
+        "--prefill-ms", type=int, metavar="N", help="milliseconds a step, at most, that prompts add"
+    )
+    group.add_argument(
+        "--draft-max", type=int, metavar="N", help="tokens guessed ahead, at most (0: none)"
+    )
+
+
+def add_loading(parser: ArgumentParser) -> _ArgumentGroup:
+    """How a model is loaded, and on which processors it runs."""
+    group = parser.add_argument_group("engine")
     group.add_argument(
         "-t", "--threads", type=int, metavar="N", help="CPU threads (default: one a core)"
     )
     group.add_argument(
         "--cpus", type=processors, metavar="LIST", help="run on these processors only, as in 0-3,6"
-    )
-    group.add_argument("-b", "--batch-size", type=int, metavar="N", help="tokens a step, at most")
-    group.add_argument(
-        "--prefill-ms", type=int, metavar="N", help="milliseconds a step, at most, that prompts add"
     )
     group.add_argument("--dtype", choices=DTYPES, help="type of the weights (default: auto)")
     group.add_argument("--device", metavar="NAME", help="cpu, cuda or cuda:N (default: auto)")
@@ -87,11 +95,9 @@ def add_engine(parser: ArgumentParser) -> None:
         choices=KERNELS,
         help="who multiplies on CPUs (default: auto)",
     )
-    group.add_argument(
-        "--draft-max", type=int, metavar="N", help="tokens guessed ahead, at most (0: none)"
-    )
     group.add_argument("--offline", action="store_true", help="never look for models on the net")
     add_quality(group)
+    return group
 
 
 def add_quality(group: _ActionsContainer) -> None:
@@ -108,14 +114,22 @@ def engine_config(args: Namespace, model: str, **more: Any) -> EngineConfig:
     """The engine's configuration; what was not given keeps its default."""
     given = {
         "context_size": args.ctx_size,
-        "threads": args.threads,
-        "cpus": args.cpus,
         "batch_size": args.batch_size,
         "prefill_ms": args.prefill_ms,
+        "max_draft": args.draft_max,
+        **more,
+    }
+    return loading_config(args, model, **given)
+
+
+def loading_config(args: Namespace, model: str, **more: Any) -> EngineConfig:
+    """The configuration for who has the flags of `add_loading` alone."""
+    given = {
+        "threads": args.threads,
+        "cpus": args.cpus,
         "dtype": args.dtype,
         "device": args.device,
         "kernels": args.kernels,
-        "max_draft": args.draft_max,
         "measures_quality": args.measures_quality,
         **more,
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from libertai_engine.cli import arguments
@@ -21,15 +22,17 @@ PROBE_TOKENS = 16
 def add_arguments(parser: ArgumentParser) -> None:
     """The flags of `info`."""
     arguments.add_model(parser)
-    arguments.add_engine(parser)
+    arguments.add_loading(parser)
 
 
 def run(args: Namespace) -> int:
     """Load the model, print the table; 0. Raises `EngineError`."""
-    config = arguments.engine_config(args, arguments.model_of(args))
+    config = arguments.loading_config(args, arguments.model_of(args))
 
     from libertai_engine.model.loader import load_model
+    from libertai_engine.processors import settle
 
+    settle(config.threads, config.cpus)
     rows = describe(load_model(config, progress=sys.stderr.isatty()), config.kernels)
     width = max(map(len, rows))
     for name, value in rows.items():
@@ -73,8 +76,16 @@ def describe_kernels(model: LoadedModel, kernels: Kernels) -> dict[str, Any]:
         return {}
     found = choose(kernels)
     if isinstance(found, Library):
-        return {"kernels": f"native, for {found.instructions}"}
+        return {
+            "kernels": f"native, for {found.instructions}",
+            "compiled code": _place(found.path),
+        }
     return {"kernels": f"torch's ({found.reason})"}
+
+
+def _place(library: Path) -> str:
+    """Where a library lies, to be moved or removed."""
+    return str(library) if library.exists() else "in memory: there is no cache folder to keep it in"
 
 
 def describe_quantization(model: LoadedModel) -> dict[str, Any]:

@@ -15,9 +15,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,7 @@ ALWAYS = (
 )
 COMPILERS = ("g++", "clang++", "c++")
 TIMEOUT = 180.0  # seconds for one run of the compiler
+KEPT = 4  # libraries stay: several environments, or machines with one home, may be in turns
 
 
 class CannotCompile(Exception):
@@ -86,7 +88,11 @@ def build(
     try:
         _make_private(folder)
         with _locked(folder / f"{name}.lock"):
-            return find(folder, name) or _compile(folder, name, compiler, flags, sources)
+            found = find(folder, name)
+            if found is None:
+                found = _compile(folder, name, compiler, flags, sources)
+                forget_unused(folder)
+            return found
     except OSError as error:
         raise CannotCache(f"cannot use {folder}: {error.strerror or error}") from error
 
@@ -104,12 +110,30 @@ def cache_folder() -> Path:
 
 
 def find(folder: Path, name: str) -> Path | None:
-    """A library of this name that is whole; what is damaged is removed."""
+    """A library of this name that is whole, and used from now on; what is damaged is removed."""
     for path in folder.glob(f"{name}-*.so"):
         if path.stem.endswith(_digest(path.read_bytes())):
+            os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
             return path
         path.unlink(missing_ok=True)
     return None
+
+
+def forget_unused(folder: Path, num_kept: int = KEPT) -> None:
+    """Remove all libraries but those used last, and nothing else.
+
+    Who has one open keeps it, since a file that is in use goes when its last user does. Who is
+    looking for one holds its lock: it stays then.
+    """
+    used = []
+    for path in folder.glob("kernels-*-*.so"):
+        with suppress(OSError):  # somebody else removes, too
+            used.append((path.stat().st_atime_ns, path))
+    for _, path in sorted(used, reverse=True)[num_kept:]:
+        lock = folder / f"{path.stem.rpartition('-')[0]}.lock"
+        with suppress(OSError), _locked(lock, waits=False):
+            path.unlink()
+            lock.unlink()
 
 
 def _compile(
@@ -195,10 +219,10 @@ def _make_private(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process at a time; the others then find what it made."""
+def _locked(path: Path, *, waits: bool = True) -> Iterator[None]:
+    """One process at a time; the others then find what it made, or raise `BlockingIOError`."""
     import fcntl  # exists on the platforms that come this far
 
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
         yield

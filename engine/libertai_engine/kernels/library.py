@@ -66,7 +66,13 @@ def cached_or_passing(cache: Path | None = None) -> Library:
     Raises `CannotCompile`.
     """
     try:
-        return load(compiler.build(cache))
+        path = compiler.build(cache)
+        try:
+            return load(path)
+        except CannotCompile:
+            if path.exists():
+                raise
+            return load(compiler.build(cache))  # somebody has emptied the cache in between
     except CannotCache as error:
         logger.warning("native kernels are compiled at every start (%s)", error)
         return build_and_load()

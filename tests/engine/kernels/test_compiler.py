@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -149,6 +150,93 @@ def test_two_processes_compile_once(sources: Path, tmp_path: Path, command: str)
     assert len(said) == 1 and all(process.returncode == 0 for process in both)
     runs = [line for line in log.read_text().split() if line != "--version"]
     assert runs == ["-O3", "-shared"]
+
+
+def test_old_libraries_go_when_a_new_one_is_made(
+    sources: Path, tmp_path: Path, command: str
+) -> None:
+    """All but those used last; what else lies in the folder stays."""
+    cache = tmp_path / "cache"
+
+    def made(number: int) -> Path:
+        (sources / "tiny.cpp").write_text(TINY.replace("none", f"number {number}"))
+        return compiler.build(cache, sources=sources, compilers=[command])
+
+    (cache / "notes").mkdir(parents=True)
+    (cache / "kernels.txt").write_text("mine")
+    paths = [made(number) for number in range(compiler.KEPT)]
+    opened = library.load(paths[1])
+    for age, path in enumerate(paths):
+        os.utime(path, ns=(10**18 - age, path.stat().st_mtime_ns))
+    assert made(3) == paths[3]  # used again, so it is the youngest now
+    new = made(99)
+    assert {path for path in paths if path.exists()} == {paths[0], paths[1], paths[3]}
+    newer = made(100)
+    assert {*cache.glob("*.so")} == {paths[0], paths[3], new, newer}
+    assert {path.stem for path in cache.glob("*.lock")} == {
+        path.stem.rpartition("-")[0] for path in cache.glob("*.so")
+    }
+    assert opened.handle.libertai_instructions() == b"number 1 at all"
+    assert (cache / "notes").is_dir() and (cache / "kernels.txt").read_text() == "mine"
+
+
+def test_a_library_that_somebody_is_about_to_open_stays(
+    sources: Path, tmp_path: Path, command: str
+) -> None:
+    """Who looks for it holds its lock; the next one who compiles removes it."""
+    cache = tmp_path / "cache"
+    path = compiler.build(cache, sources=sources, compilers=[command])
+    lock = cache / f"{path.stem.rpartition('-')[0]}.lock"
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        compiler.forget_unused(cache, num_kept=0)
+        assert path.exists() and lock.exists()
+    compiler.forget_unused(cache, num_kept=0)
+    assert not path.exists() and not lock.exists()
+
+
+def test_processes_that_remove_what_others_need_harm_nobody(
+    tmp_path: Path, sources: Path, command: str
+) -> None:
+    """Each has sources of its own, and there is one place for all: a library is whole or gone."""
+    code = """
+import sys
+from pathlib import Path
+from libertai_engine.kernels import compiler, library
+cache, sources, command, number = sys.argv[1:]
+compiler.KEPT = 1
+for _ in range(4):
+    path = compiler.build(Path(cache), sources=Path(sources), compilers=[command])
+    try:
+        assert library.load(path).instructions == f"number {number} at all"
+    except compiler.CannotCompile:
+        assert not path.exists()  # it was removed since
+    compiler.forget_unused(Path(cache), num_kept=1)
+"""
+    processes = []
+    for number in range(3):
+        folder = tmp_path / f"source{number}"
+        folder.mkdir()
+        (folder / "tiny.cpp").write_text(TINY.replace("none", f"number {number}"))
+        arguments = [str(tmp_path / "cache"), str(folder), command, str(number)]
+        processes.append(subprocess.Popen([sys.executable, "-c", code, *arguments]))
+    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
+
+
+def test_a_cache_that_is_emptied_meanwhile_is_filled_again(
+    native: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between finding a library and opening it."""
+    made = []
+
+    def build(cache: Path | None = None) -> Path:
+        made.append(tmp_path / f"{len(made)}.so")
+        if len(made) == 2:
+            made[-1].write_bytes(native.path.read_bytes())
+        return made[-1]
+
+    monkeypatch.setattr(compiler, "build", build)
+    assert library.cached_or_passing().path == made[1]
 
 
 def test_the_cache_is_where_the_user_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
