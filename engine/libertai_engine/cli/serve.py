@@ -20,6 +20,19 @@ if TYPE_CHECKING:
 
 SELF = "self"  # the embedding model that is the chat model
 
+# What `--embedding` alone has no use for: by its name in the arguments, the flag.
+_OF_ANSWERS = {
+    "parallel": "-np/--parallel",
+    "slot_save_path": "--slot-save-path",
+    "cache_ram": "--cache-ram",
+    "slots": "--slots",
+    "allow_system_prompt": "--allow-system-prompt",
+    "prefill_ms": "--prefill-ms",
+    "kernels": "--kernels",
+    "draft_max": "--draft-max",
+    "measures_quality": "--no-quality",
+}
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The flags of `serve`."""
@@ -133,6 +146,9 @@ def embedding_config(args: Namespace) -> EmbeddingConfig | None:
     """The embedding model's configuration, if there is to be one."""
     if args.embedding and args.embedding_model:
         args.parser.error("--embedding says that the model itself embeds: no --embedding-model")
+    for name, flag in _OF_ANSWERS.items():
+        if args.embedding and getattr(args, name) != args.parser.get_default(name):
+            args.parser.error(f"{flag} is for models that write: not with --embedding")
     model = arguments.model_of(args) if args.embedding else args.embedding_model
     if model is None:
         for flag in ("pooling", "embedding_alias"):
@@ -148,6 +164,8 @@ def embedding_config(args: Namespace) -> EmbeddingConfig | None:
         "threads": args.threads,
         "cpus": args.cpus,
         "context_size": args.ctx_size if args.embedding else None,
+        "batch_tokens": args.batch_size if args.embedding else None,
+        "max_queue": args.max_queue if args.embedding else None,
     }
     values = {name: value for name, value in given.items() if value is not None}
     offline = args.offline

@@ -98,6 +98,15 @@ def test_flags_become_a_configuration() -> None:
         (["--embedding-alias", "x"], "--embedding-alias needs an embedding model"),
         (["--embedding-model", "x", "--pooling", "median"], "invalid choice"),
         (["--embedding", "-c", "-1"], "context_size"),
+        (["--embedding", "-b", "-1"], "batch_tokens"),
+        (["--embedding", "--dtype", "int8"], "dtype"),
+        (["--embedding", "--kernels", "torch"], "--kernels is for models that write"),
+        (["--embedding", "--draft-max", "0"], "--draft-max is for models that write"),
+        (["--embedding", "--prefill-ms", "9"], "--prefill-ms is for models that write"),
+        (["--embedding", "-np", "2"], "-np/--parallel is for models that write"),
+        (["--embedding", "--cache-ram", "0"], "--cache-ram is for models that write"),
+        (["--embedding", "--no-quality"], "--no-quality is for models that write"),
+        (["--embedding", "--slots"], "--slots is for models that write"),
     ],
 )
 def test_wrong_flags(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
