@@ -13,6 +13,7 @@ from libertai_engine.errors import InvalidRequest
 
 Dtype = Literal["auto", "fp32", "bf16", "int8", "int4"]
 MAX_DRAFT = 15  # with the token before them, what small steps of a CPU are good at
+MAX_THREADS = 1024  # where a system has no more to give, OpenMP ends the process
 MIN_CONTEXT = 4  # tokens that have to be free to go when a full context is shifted
 DTYPES: tuple[Dtype, ...] = ("auto", "fp32", "bf16", "int8", "int4")
 DENSE_DTYPES: tuple[Dtype, ...] = ("auto", "fp32", "bf16")
@@ -29,26 +30,30 @@ def _require(condition: bool, field: str, message: str) -> None:
         raise InvalidRequest(f"`{field}` {message}", field=field)
 
 
+def _require_threads(threads: int | None) -> None:
+    message = f"must be between 1 and {MAX_THREADS}"
+    _require(threads is None or 1 <= threads <= MAX_THREADS, "threads", message)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
     """One engine: which model, on which device, with how many slots.
 
     `context_size` is the number of tokens *one* slot holds (0: what the model was trained for);
     `batch_size` is the most tokens one step evaluates; while answers are being written, prompts may
-    add `prefill_ms` milliseconds to it (0: whatever fits); `prefix_store_bytes` bounds the host
-    memory
-    that keeps prefixes which lost their slot, `feature_bytes` the device memory that keeps what
-    the model made of the latest images; `threads` is torch's number of CPU threads (None:
-    one for each core that the process may use) and `cpus` the processors that it runs on (None: as
-    it finds itself), both for the whole process.
-    With `forces_tokens`, text that a grammar leaves no choice about is
-    appended at once instead of being sampled token by token. Up to `max_draft` tokens of an answer
-    are guessed ahead in a step, where that saves time (0: never; None: `MAX_DRAFT`, if no token
-    depends on how many are evaluated with it). `kernels` says who multiplies on CPUs: code that is
-    compiled on this machine ("native"; an error if that fails), torch's, or the first if it can be
-    had ("auto"). Where `dtype` is int8 or int4, the weights are quantized when they are loaded, and
-    with `measures_quality` a text is read before and after. Raises `InvalidRequest` naming the
-    field.
+    add `prefill_ms` milliseconds to it (0: whatever fits). `prefix_store_bytes` bounds the host
+    memory that keeps prefixes which lost their slot, `feature_bytes` the device memory that keeps
+    what the model made of the latest images. `threads` is torch's number of CPU threads (None: one
+    for each core that the process may use) and `cpus` the processors that it runs on (None: as it
+    finds itself), both for the whole process.
+
+    With `forces_tokens`, text that a grammar leaves no choice about is appended at once instead of
+    being sampled token by token. Up to `max_draft` tokens of an answer are guessed ahead in a step,
+    where that saves time (0: never; None: `MAX_DRAFT`, if no token depends on how many are
+    evaluated with it). `kernels` says who multiplies on CPUs: code that is compiled on this machine
+    ("native"; an error if that fails), torch's, or the first if it can be had ("auto"). Where
+    `dtype` is int8 or int4, the weights are quantized when they are loaded, and with
+    `measures_quality` a text is read before and after. Raises `InvalidRequest` naming the field.
     """
 
     model: str = "demo"
@@ -79,7 +84,7 @@ class EngineConfig:
         _require(self.num_slots >= 1, "num_slots", "must be at least 1")
         _require(self.batch_size >= 1, "batch_size", "must be at least 1")
         _require(self.prefill_ms >= 0, "prefill_ms", "must be at least 0")
-        _require(self.threads is None or self.threads >= 1, "threads", "must be at least 1")
+        _require_threads(self.threads)
         _require(self.max_queue >= 1, "max_queue", "must be at least 1")
         _require(self.prefix_store_bytes >= 0, "prefix_store_bytes", "must be at least 0")
         _require((self.max_draft or 0) >= 0, "max_draft", "must be at least 0")
@@ -116,7 +121,7 @@ class EmbeddingConfig:
         _require(self.pooling in POOLINGS, "pooling", f"must be one of {', '.join(POOLINGS)}")
         _require(self.context_size >= 0, "context_size", "must be at least 0")
         _require(self.batch_tokens >= 0, "batch_tokens", "must be at least 0")
-        _require(self.threads is None or self.threads >= 1, "threads", "must be at least 1")
+        _require_threads(self.threads)
         _require(self.max_queue >= 1, "max_queue", "must be at least 1")
 
 

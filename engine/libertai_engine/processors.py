@@ -7,13 +7,17 @@ number of threads, a process bound to some processors, and a C library that keep
 from __future__ import annotations
 
 import ctypes
+import logging
 import math
 import os
 import sys
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from libertai_engine.errors import InvalidRequest
+
+logger = logging.getLogger(__name__)
 
 SYSTEM = Path("/")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names of glibc's mallopt
@@ -32,6 +36,9 @@ def settle(threads: int | None, processors: Collection[int] | None) -> None:
     if processors is not None:
         bind(processors)
     keep_memory()
+    if threads is not None and threads > (most := most_threads()):
+        told = "%d threads (-t) on %d processors wait for each other and may be many times slower"
+        logger.warning(told, threads, most)
     torch.set_num_threads(threads or min(torch.get_num_threads(), default_threads()))
 
 
@@ -54,11 +61,18 @@ def default_threads(system: Path = SYSTEM, allowed: Collection[int] | None = Non
     return num_cores if quota is None else max(1, min(num_cores, math.floor(quota)))
 
 
+def most_threads(system: Path = SYSTEM, allowed: Collection[int] | None = None) -> int:
+    """As many threads as can run at once: one for each processor, as far as the quota goes."""
+    num_processors = len(allowed_processors() if allowed is None else allowed)
+    quota = _quota(system)
+    return num_processors if quota is None else max(1, min(num_processors, math.ceil(quota)))
+
+
 def bind(processors: Collection[int]) -> None:
     """Run on these processors only, all threads, those to come included.
 
     Raises `InvalidRequest` for processors that the process may not use, or where the system knows
-    no such binding.
+    no such binding or forbids it.
     """
     if not hasattr(os, "sched_setaffinity"):
         raise InvalidRequest("`cpus`: this system binds no process to processors", field="cpus")
@@ -66,11 +80,14 @@ def bind(processors: Collection[int]) -> None:
     if unknown or not processors:
         message = f"`cpus` must be some of {spell(allowed_processors())}"
         raise InvalidRequest(message, field="cpus")
-    for task in os.listdir("/proc/self/task") if Path("/proc/self/task").is_dir() else ["0"]:
-        try:
-            os.sched_setaffinity(int(task), processors)
-        except ProcessLookupError:  # a thread that has just ended
-            continue
+    try:
+        for task in os.listdir("/proc/self/task") if Path("/proc/self/task").is_dir() else ["0"]:
+            with suppress(ProcessLookupError):  # a thread that has just ended
+                os.sched_setaffinity(int(task), processors)
+    except OSError as error:
+        reason = error.strerror or error
+        message = f"`cpus` (--cpus): the system refuses {spell(processors)}: {reason}"
+        raise InvalidRequest(message, field="cpus") from error
 
 
 def keep_memory() -> bool:

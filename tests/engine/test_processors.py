@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from libertai_engine.config import MAX_THREADS, EngineConfig
 from libertai_engine.errors import InvalidRequest
 from libertai_engine.processors import (
     allowed_processors,
     bind,
     default_threads,
     keep_memory,
+    most_threads,
     read_processors,
     settle,
     spell,
@@ -114,6 +116,22 @@ def test_a_processor_that_is_not_there_is_refused() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux binds processes")
+@pytest.mark.parametrize("error", [PermissionError(1, "not yours"), OSError(22, "not yours")])
+def test_a_system_that_forbids_binding_is_told_of(
+    error: OSError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the option that asked for it: containers forbid it in several ways."""
+
+    def refuse(task: int, processors: object) -> None:
+        raise error
+
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    with pytest.raises(InvalidRequest, match=r"--cpus.*refuses .*: not yours") as caught:
+        bind(allowed_processors())
+    assert caught.value.field == "cpus"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux binds processes")
 def test_all_threads_are_bound() -> None:
     """Those that run already, and torch's; in a process of its own."""
     code = """if True:
@@ -165,6 +183,36 @@ def test_torch_gets_the_threads(told: int, asked: int | None, expected: int) -> 
         assert torch.get_num_threads() == (expected or default_threads())
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("quota", "most"), [("max", 8), ("150000", 2), ("50000", 1)])
+def test_no_more_threads_run_at_once_than_there_are_processors(
+    quota: str, most: int, tmp_path: Path
+) -> None:
+    """Hardware threads count here, and parts of a quota."""
+    files = {"proc__self__cgroup": V2, "sys__fs__cgroup__cpu_max": f"{quota} 100000"}
+    assert most_threads(machine(tmp_path, HYPER, **files), range(8)) == most
+
+
+def test_too_many_threads_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    """Once, with both numbers; as many as there is room for are no word worth."""
+    before, most = torch.get_num_threads(), most_threads()
+    try:
+        settle(most, None)
+        assert not caplog.records
+        settle(most + 1, None)
+    finally:
+        torch.set_num_threads(before)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert f"{most + 1} threads (-t) on {most} processors" in record.message
+
+
+@pytest.mark.parametrize("threads", [0, -1, MAX_THREADS + 1])
+def test_senseless_numbers_of_threads_are_refused(threads: int) -> None:
+    """The threads library would end the process."""
+    with pytest.raises(InvalidRequest, match=f"between 1 and {MAX_THREADS}"):
+        EngineConfig(threads=threads)
 
 
 def test_keeping_memory_is_no_error_anywhere() -> None:
