@@ -11,22 +11,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import PreTrainedModel
 
 from libertai_engine.kernels.matrix import DENSE, Matrix, dense
 from libertai_engine.kernels.packing import BLOCK
 from libertai_engine.model.attention import Manner
-from libertai_engine.model.rope import rotaries
+from libertai_engine.model.decoder_questions import (
+    NotLean,
+    activation_of,
+    epsilon_of,
+    gain_of,
+    rotation_of,
+)
 
-ACTIVATIONS = ("silu", "gelu_tanh", "gelu")  # in the order of `enum Activation`
 MAX_HEAD_DIM = 512
-
-
-class NotLean(Exception):
-    """The native step is not for this model; the message says why, for people."""
+INNER = ("gate_proj", "up_proj")
+FUSED_INNER = ("gate_up_proj",)
+_MATRICES = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", *INNER, *FUSED_INNER, "down_proj")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +95,7 @@ def take_apart(
     first = decoder.layers[0]
     _check_parameters(module, decoder, output)
     head_dim = int(first.self_attn.head_dim)
-    frequencies, rotary_scale = _rotation(module, head_dim, context_size)
+    frequencies, rotary_scale = rotation_of(module, head_dim, context_size)
     parts = DecoderParts(
         layers=layers,
         norm_out=gain_of(decoder.norm),
@@ -106,9 +108,11 @@ def take_apart(
         kv_heads=_only({each.k.rows for each in layers}, "widths") // head_dim,
         head_dim=head_dim,
         hidden=layers[0].q.cols,
-        activation=_only({_activation(each.mlp) for each in decoder.layers}, "activations"),
-        epsilon=_only({_epsilon(each) for each in _norms(decoder)}, "epsilons"),
-        head_epsilon=_only({_epsilon(each) for each in _head_norms(decoder)} or {0.0}, "epsilons"),
+        activation=_only({activation_of(each.mlp) for each in decoder.layers}, "activations"),
+        epsilon=_only({epsilon_of(each) for each in _norms(decoder)}, "epsilons"),
+        head_epsilon=_only(
+            {epsilon_of(each) for each in _head_norms(decoder)} or {0.0}, "epsilons"
+        ),
         score_scale=_only({each.scale for each in manners}, "scales of scores"),
         residual_scale=_only({_number(each, "residual_multiplier") for each in decoder.layers}, ""),
         embedding_scale=_number(decoder, "embedding_multiplier"),
@@ -220,30 +224,6 @@ def matrix_of(linear: Any) -> Matrix:
     return dense(linear.weight, linear.bias)
 
 
-def gain_of(norm: Any) -> Tensor:
-    """What an RMS norm multiplies by: its weight, or one more. Raises `NotLean`."""
-    weight, epsilon = getattr(norm, "weight", None), _epsilon(norm)
-    if not isinstance(weight, Tensor) or weight.ndim != 1:
-        raise NotLean("norms without a weight")
-    size = weight.shape[0]
-    # Small enough that epsilon counts, with a mean that is not zero, so that it must not matter.
-    x = (torch.linspace(-1, 2, size).cos() + 0.5) * (2 * epsilon) ** 0.5  # [hidden]
-    plain = x * torch.rsqrt(x.square().mean() + epsilon)
-    answer = norm(x[None])[0].float()
-    for gain in (weight.detach().float(), 1 + weight.detach().float()):
-        if torch.allclose(plain * gain, answer, rtol=1e-2, atol=1e-3):
-            return gain.clone()
-    raise NotLean("norms that are not RMS norms")
-
-
-def _epsilon(norm: Any) -> float:
-    for name in ("variance_epsilon", "eps"):
-        found = getattr(norm, name, None)
-        if isinstance(found, float) and found > 0:
-            return found
-    raise NotLean("norms that tell no epsilon")
-
-
 def _norms(decoder: Any) -> Iterator[nn.Module]:
     yield decoder.norm
     for layer in decoder.layers:
@@ -255,43 +235,6 @@ def _head_norms(decoder: Any) -> Iterator[nn.Module]:
         for name in ("q_norm", "k_norm"):
             if getattr(layer.self_attn, name, None) is not None:
                 yield getattr(layer.self_attn, name)
-
-
-def _activation(mlp: Any) -> int:
-    act = getattr(mlp, "act_fn", None) or getattr(mlp, "activation_fn", None)
-    if act is None:
-        raise NotLean("a feed-forward block of another structure")
-    x = torch.linspace(-6, 6, 64)
-    known = (functional.silu(x), functional.gelu(x, approximate="tanh"), functional.gelu(x))
-    answer = act(x)
-    for index, expected in enumerate(known):
-        # The two forms of GELU are 4e-4 apart.
-        if torch.allclose(answer, expected, rtol=0, atol=1e-5):
-            return index
-    raise NotLean("an activation that is neither SiLU nor GELU")
-
-
-def _rotation(module: PreTrainedModel, head_dim: int, context_size: int) -> tuple[Tensor, float]:
-    """Radians a position `[rotary_dim / 2]`, and what cosine and sine are multiplied by."""
-    found: list[Any] = list(rotaries(module))
-    if len(found) != 1 or not isinstance(getattr(found[0], "inv_freq", None), Tensor):
-        raise NotLean("positions that are not one rotation")
-    rotary = found[0]
-    frequencies = rotary.inv_freq.detach().float().clone()
-    scale = float(getattr(rotary, "attention_scaling", 1.0))
-    positions = torch.tensor([0, 1, 17, context_size // 2, context_size - 1])
-    angles = positions[:, None].float() * frequencies  # [position, rotary_dim / 2]
-    expected = torch.cat((angles, angles), dim=-1)
-    try:
-        cosines, sines = rotary(torch.zeros(1, dtype=torch.float32), positions[None])
-        is_same = torch.allclose(cosines[0], expected.cos() * scale, atol=1e-4) and torch.allclose(
-            sines[0], expected.sin() * scale, atol=1e-4
-        )
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise NotLean("rotary angles of another form") from error
-    if not is_same or 2 * frequencies.numel() > head_dim:
-        raise NotLean("rotary angles of another form")
-    return frequencies, scale
 
 
 def _table(embedding: Any) -> Matrix | None:
@@ -315,11 +258,14 @@ def _taken(decoder: Any, output: Any) -> Iterator[nn.Module]:
     yield from (output, decoder.embed_tokens)
     yield from _norms(decoder)
     yield from _head_norms(decoder)
-    matrices = {"q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj"}
-    matrices |= {"gate_proj", "up_proj", "gate_up_proj", "down_proj"}
     for layer in decoder.layers:
-        for block in (layer.self_attn, layer.mlp):
-            yield from (part for name, part in block.named_children() if name in matrices)
+        yield from (part for _, part in matrices_of(layer))
+
+
+def matrices_of(layer: Any) -> Iterator[tuple[str, nn.Module]]:
+    """The linear layers of a decoder's layer, by name."""
+    for block in (layer.self_attn, layer.mlp):
+        yield from ((name, part) for name, part in block.named_children() if name in _MATRICES)
 
 
 def _check_sizes(parts: DecoderParts) -> None:

@@ -16,7 +16,8 @@ from libertai_engine.errors import GenerationFailed
 from libertai_engine.kernels.choice import FEW_ROWS
 from libertai_engine.kernels.library import Library
 from libertai_engine.model.batch import Batch
-from libertai_engine.model.decoder_parts import DecoderParts, NotLean
+from libertai_engine.model.decoder_parts import DecoderParts
+from libertai_engine.model.decoder_questions import NotLean
 from libertai_engine.model.lean_structs import StepStruct, lanes_struct, shape_struct
 from libertai_engine.model.packing import places_of_logits
 

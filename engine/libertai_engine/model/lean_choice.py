@@ -13,13 +13,11 @@ from transformers import PreTrainedModel
 
 from libertai_engine.config import Kernels
 from libertai_engine.kernels.library import Library, Unavailable, choose
-from libertai_engine.model.attention import Manner
-from libertai_engine.model.batch import Batch
-from libertai_engine.model.decoder_parts import NotLean, take_apart
+from libertai_engine.model.decoder_parts import take_apart
+from libertai_engine.model.decoder_questions import NotLean
 from libertai_engine.model.kv_cache import KVCache
 from libertai_engine.model.lean import LeanDecoder
-from libertai_engine.model.lean_proof import CONTEXT, PREFILL, prove
-from libertai_engine.model.packing import pack
+from libertai_engine.model.lean_proof import manners_of, prove
 from libertai_engine.model.shift import Evaluate
 
 logger = logging.getLogger(__name__)
@@ -55,10 +53,6 @@ def choose_decoder(
 def _make(
     module: PreTrainedModel, library: Library, cache: KVCache, evaluate: Evaluate
 ) -> LeanDecoder:
-    scratch = KVCache(num_slots=4, context_size=CONTEXT)
-    packed = pack(Batch(PREFILL), module.device)
-    evaluate(module, scratch, packed)
-    manners = [each for each in packed.attended if isinstance(each, Manner)]
-    parts = take_apart(module, manners, cache.context_size)
+    parts = take_apart(module, manners_of(module, evaluate), cache.context_size)
     prove(module, library, parts, evaluate)
     return LeanDecoder(library, parts, cache.lanes)
