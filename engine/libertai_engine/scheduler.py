@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from libertai_engine.model.batch import Batch, Row
@@ -23,10 +23,17 @@ FORCED = 16  # tokens that a grammar has forced are a part of any step, up to so
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """A sequence and the slot it runs in. What the slot lacks of the tokens is to be evaluated."""
+    """A sequence and the slot it runs in. What the slot lacks of the tokens is to be evaluated.
+
+    `num_new` is how many tokens of the prompt that was at first.
+    """
 
     sequence: Sequence
     slot: Slot
+    num_new: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.num_new = self.num_left
 
     @property
     def num_left(self) -> int:
@@ -45,6 +52,7 @@ class Running:
             (*token_ids, *draft),
             1 + len(draft) if wants_logits else 0,
             images=self.sequence.request.images,
+            num_new=0 if self.sequence.num_generated else self.num_new,
         )
 
 

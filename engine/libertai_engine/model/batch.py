@@ -17,7 +17,8 @@ class Row:
     `token_ids` (at least one) take positions `start, start + 1, …` of lane `slot`; everything
     before `start` is already in the lane. Logits are wanted behind each of the last `num_logits`
     tokens. `images` are those of the whole request; every image id among the tokens is one of
-    theirs.
+    theirs. `num_new` is how many tokens of the prompt the request had to evaluate in all, of which
+    these are some: 0 where an answer goes on; None if these are all.
     """
 
     slot: int
@@ -25,6 +26,7 @@ class Row:
     token_ids: tuple[int, ...]
     num_logits: int
     images: tuple[PromptImage, ...] = ()
+    num_new: int | None = None
 
     @property
     def end(self) -> int:

@@ -1,4 +1,4 @@
-"""A step of few tokens in one native call, on the lanes that the module uses too.
+"""A step of few tokens in native calls, on the lanes that the module uses too.
 
 In: `DecoderParts`, lanes, a `Batch`. Out: float32 logits; keys and values are in their lanes.
 """
@@ -6,23 +6,34 @@ In: `DecoderParts`, lanes, a `Batch`. Out: float32 logits; keys and values are i
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from libertai_engine.errors import GenerationFailed
-from libertai_engine.kernels.choice import FEW_ROWS
 from libertai_engine.kernels.library import Library
-from libertai_engine.model.batch import Batch
+from libertai_engine.model.batch import Batch, Row
 from libertai_engine.model.decoder_parts import DecoderParts
 from libertai_engine.model.decoder_questions import NotLean
 from libertai_engine.model.lean_structs import StepStruct, lanes_struct, shape_struct
 from libertai_engine.model.packing import places_of_logits
 
-MAX_TOKENS = FEW_ROWS
-"""Tokens of the largest step: for more of them, torch's matrix products are faster."""
+MAX_TOKENS = 128
+"""Tokens of one call, which reads the weights once.
+
+A prompt of up to so many tokens is read natively. How many times as fast as by transformers'
+module, with weights of 1.1 billion and 60 million numbers, in one piece on one thread:
+
+| tokens | bf16 | int8 | fp32 |
+|---|---|---|---|
+| 32 | 1.29, 1.95 | 1.15, 1.54 | 1.55, 1.95 |
+| 64 | 1.15, 1.39 | 1.11, 1.31 | 1.31, 1.32 |
+| 128 | 1.01, 1.07 | 1.09, 1.14 | 1.13, 1.11 |
+| 256 | 0.92, 0.91 | 1.06, 1.00 | 1.06, 0.94 |
+"""
 
 Lane = tuple[Tensor, Tensor]
 
@@ -32,7 +43,7 @@ class LeanDecoder:
 
     Invariant: the native object lives as long as this one, which keeps all memory it names. A
     token's logits depend on its lane alone, bit for bit: not on its neighbours in a step, nor on
-    the number of threads. Not thread-safe.
+    how that is cut into calls, nor on the number of threads. Not thread-safe.
     """
 
     def __init__(self, library: Library, parts: DecoderParts, lanes: Sequence[Lane]) -> None:
@@ -62,10 +73,16 @@ class LeanDecoder:
             self._handle.libertai_decoder_free(decoder)
 
     def run(self, batch: Batch) -> Tensor:
-        """Evaluate at most `MAX_TOKENS` tokens; `[wanted logits, vocab]`, in row order.
+        """Evaluate all tokens; `[wanted logits, vocab]`, in row order.
 
-        Raises `GenerationFailed` if memory runs out; lanes are then as they were.
+        Raises `GenerationFailed` if memory runs out.
         """
+        if batch.num_tokens <= MAX_TOKENS:
+            return self._call(batch)
+        return torch.cat([self._call(each) for each in _calls(batch)])
+
+    def _call(self, batch: Batch) -> Tensor:
+        """At most `MAX_TOKENS` tokens."""
         ids = [each for row in batch.rows for each in row.token_ids]
         kept = places_of_logits(batch)
         logits = torch.empty(len(kept), self._parts.head.rows)  # [wanted logits, vocab]
@@ -100,6 +117,30 @@ class LeanDecoder:
             return None
         vectors: Tensor = self._parts.embed(torch.tensor(ids))
         return vectors.float().contiguous()
+
+
+def _calls(batch: Batch) -> Iterator[Batch]:
+    """The same tokens in the same order, at most `MAX_TOKENS` at once; long rows are cut."""
+    rows: list[Row] = []
+    room = MAX_TOKENS
+    for row in batch.rows:
+        last = 0
+        while last < len(row.token_ids):
+            first, last = last, min(last + room, len(row.token_ids))
+            rows.append(_cut(row, first, last))
+            room -= last - first
+            if not room:
+                yield Batch(tuple(rows))
+                rows, room = [], MAX_TOKENS
+    if rows:
+        yield Batch(tuple(rows))
+
+
+def _cut(row: Row, first: int, last: int) -> Row:
+    """Tokens `[first, last)` of a row, and what logits are wanted of them."""
+    num_logits = last - max(first, len(row.token_ids) - row.num_logits)
+    token_ids = row.token_ids[first:last]
+    return replace(row, start=row.start + first, token_ids=token_ids, num_logits=max(0, num_logits))
 
 
 def _check_lanes(parts: DecoderParts, lanes: Sequence[Lane]) -> None:

@@ -6,6 +6,7 @@ lanes of their slots, which can be copied, saved to the host and loaded back.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -109,10 +110,10 @@ class ModelRunner:
 
     @property
     def is_steady(self) -> bool:
-        """True if a token's logits stay what they are, whatever tokens are drafted behind it.
+        """True if an answer stays what it is, whatever is drafted behind it or joins it.
 
-        To the bit in native steps; in torch's, for float32, so nearly that no answer will tell.
-        NOTE: a prompt beside them makes native steps torch's, which round 16 bits differently.
+        To the bit where steps are native; in torch's, for float32, so nearly that no answer will
+        tell.
         """
         return isinstance(self._lean, LeanDecoder) or self._module.dtype == torch.float32
 
@@ -124,11 +125,23 @@ class ModelRunner:
     def run(self, batch: Batch) -> torch.Tensor:
         """Evaluate all rows; `[wanted logits, vocab]` float32, in row order.
 
-        The result is an ordinary tensor of its own: callers may write to it.
+        The result is an ordinary tensor of its own: callers may write to it. NOTE: native steps and
+        torch's round differently. So who evaluates a row must not hang on who else is there.
         """
         self._check(batch)
-        if isinstance(self._lean, LeanDecoder) and _is_small(batch):
+        if not isinstance(self._lean, LeanDecoder):
+            return self._run_module(batch)
+        native = tuple(row for row in batch.rows if _is_native(row))
+        if len(native) == len(batch.rows):
             return self._lean.run(batch)
+        if not native:
+            return self._run_module(batch)
+        logits = self._lean.run(Batch(native))
+        others = self._run_module(Batch(tuple(row for row in batch.rows if not _is_native(row))))
+        return _in_row_order(batch.rows, logits, others)
+
+    def _run_module(self, batch: Batch) -> torch.Tensor:
+        """The same by transformers' module."""
         packed = pack(batch, self._device, self._library)
         if packed.vector_places:
             assert self._features is not None, "images for a model without eyes"
@@ -175,11 +188,19 @@ class ModelRunner:
         self._cache.shift(slot, start, count, length, self._key_shift)
 
 
-def _is_small(batch: Batch) -> bool:
-    """True for a step of few tokens, none of which is an image's."""
-    return batch.num_tokens <= MAX_TOKENS and not any(
-        is_image_id(max(row.token_ids)) for row in batch.rows
-    )
+def _is_native(row: Row) -> bool:
+    """True for what belongs to an answer, or to a prompt of few new tokens and no image."""
+    num_new = len(row.token_ids) if row.num_new is None else row.num_new
+    return num_new == 0 or (num_new <= MAX_TOKENS and not row.images)
+
+
+def _in_row_order(rows: Sequence[Row], native: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """The logits `[wanted logits, vocab]` of all rows, of which some were evaluated natively."""
+    whose = [_is_native(row) for row in rows for _ in range(row.num_logits)]
+    places = torch.tensor(whose, dtype=torch.bool)  # [wanted logits]
+    logits = native.new_empty(len(places), native.shape[1])
+    logits[places], logits[~places] = native, others
+    return logits
 
 
 @torch.inference_mode()

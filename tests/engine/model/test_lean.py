@@ -163,8 +163,8 @@ def test_prefixes_are_the_same_lanes() -> None:
 
 @needs_compiler
 def test_larger_steps_are_the_modules() -> None:
-    """From `MAX_TOKENS` on, nothing changes but who computes."""
-    lean, plain = both(random_model())
+    """Beyond `MAX_TOKENS`, nothing changes but who computes."""
+    lean, plain = both(random_model(), context_size=2 * MAX_TOKENS)
     for count in (MAX_TOKENS, MAX_TOKENS + 1):
         rows = (Row(0, 0, tokens(count, 7), 1),)
         assert apart(lean.run(Batch(rows)), plain.run(Batch(rows))) < 1e-5

@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from libertai_engine.errors import InvalidRequest, ModelLoadError
+from libertai_engine.model.attention import use_slot_lanes
 from libertai_engine.model.batch import Batch, Row
-from libertai_engine.model.runner import ModelRunner
+from libertai_engine.model.kv_cache import KVCache
+from libertai_engine.model.packing import pack
+from libertai_engine.model.runner import ModelRunner, evaluate
 from tests.fakes import FAMILIES, VOCAB_SIZE, random_model
 
 CONTEXT = 64
@@ -174,6 +177,29 @@ def test_an_impossible_batch_is_our_own_mistake(llama: ModelRunner, rows: tuple[
     """The scheduler never makes these; they stop before the model or a lane is touched."""
     with pytest.raises(AssertionError):
         llama.run(Batch(rows))
+
+
+# NOTE: these two look at the numbers in tensors, which a device without memory does not have.
+@pytest.mark.parametrize("family", sorted(FAMILIES.keys() - {"gpt2", "llama4_text"}))
+def test_a_step_stays_on_its_device(family: str) -> None:
+    """Indices, masks and lanes of another device than the CPU are made there, of the right type.
+
+    A device without memory stands for a GPU: torch refuses to mix it with the CPU all the same.
+    """
+    module = random_model(family).to("meta", torch.bfloat16)
+    use_slot_lanes(module)
+    cache = KVCache(num_slots=4, context_size=CONTEXT)
+    for rows in (
+        (Row(1, 0, tuple(tokens(9, 1)), 1), Row(3, 0, tuple(tokens(4, 2)), 0)),
+        (Row(1, 9, tuple(tokens(1, 3)), 1), Row(3, 4, tuple(tokens(3, 4)), 2)),
+        (Row(3, 7, tuple(tokens(8, 5)), 8),),
+    ):
+        logits = evaluate(module, cache, pack(Batch(rows), module.device))
+        wanted = sum(row.num_logits for row in rows)
+        assert (logits.shape, logits.device.type) == ((wanted, VOCAB_SIZE), "meta")
+    assert {(lane.device.type, lane.dtype) for pair in cache.lanes for lane in pair} == {
+        ("meta", torch.bfloat16)
+    }
 
 
 def test_lanes_that_do_not_fit_are_a_load_error() -> None:
