@@ -39,11 +39,10 @@ class Attending {
         tokens_(std::max(1, kWidth / group_)),
         turns_((group_ + kWidth - 1) / kWidth),
         tile_((kTile + tokens_ - 1) / tokens_ * tokens_),
-        chunks_((what.start + what.count + kChunk - 1) / kChunk),
         part_(part_size(what.head_dim)),
         query_(int64_t{kWidth} * what.head_dim),
         queries_(tile_ / tokens_ * turns_ * query_),
-        floats_(queries_ + tile_ * group_ * chunks_ * part_) {}
+        floats_(queries_ + (tile_ * group_ + kWidth) * part_) {}
 
   size_t bytes() const { return sizeof(float) * floats_ * what_.threads; }
 
@@ -68,15 +67,20 @@ class Attending {
     return what_.window == 0 ? 0 : std::max<int64_t>(0, position - what_.window + 1);
   }
 
-  float* part(float* memory, int64_t t, int head, int64_t chunk) const {
-    return memory + queries_ + ((t * group_ + head) * chunks_ + chunk) * part_;
+  // What a head of a token of the tile has seen so far.
+  float* part(float* memory, int64_t t, int head) const {
+    return memory + queries_ + (t * group_ + head) * part_;
   }
+
+  // What the heads of one vector see in one chunk.
+  float* parts_of_chunk(float* memory) const { return part(memory, tile_, 0); }
 
   // Tokens [first, first + n) of the call, for one key head.
   void tile(float* memory, int kv_head, int64_t index) const {
     const int64_t first = index * tile_;
     const int64_t n = std::min<int64_t>(tile_, what_.count - first);
     for (int64_t t = 0; t < n; ++t) place(memory, kv_head, first, t);
+    for (int64_t i = 0; i < n * group_; ++i) clear(part(memory, 0, i), what_.head_dim);
     const int64_t begin = first_seen(what_.start + first) / kChunk;
     const int64_t end = (what_.start + first + n - 1) / kChunk;
     for (int64_t chunk = begin; chunk <= end; ++chunk) {
@@ -121,9 +125,12 @@ class Attending {
     };
     for (int turn = 0; turn < turns_; ++turn) {
       const int used = std::min<int>(kWidth, static_cast<int>(n) * group_ - turn * kWidth);
+      float* seen = parts_of_chunk(memory);
       attend_chunk<kWidth>(memory + (t / tokens_ * turns_ + turn) * query_, used, keys, values,
-                           static_cast<int>(count), what_.head_dim,
-                           part(memory, t, turn * kWidth, chunk), chunks_ * part_, hide);
+                           static_cast<int>(count), what_.head_dim, seen, part_, hide);
+      for (int i = 0; i < used; ++i) {
+        merge(part(memory, t, turn * kWidth + i), seen + i * part_, what_.head_dim);
+      }
     }
   }
 
@@ -132,10 +139,9 @@ class Attending {
   }
 
   void finish(float* memory, int kv_head, int64_t first, int64_t t) const {
-    const int64_t position = what_.start + first + t, begin = first_seen(position) / kChunk;
     float whole[kMaxHeadDim];
     for (int g = 0; g < group_; ++g) {
-      join(part(memory, t, g, begin), position / kChunk + 1 - begin, what_.head_dim, whole);
+      join(part(memory, t, g), 1, what_.head_dim, whole);
       Lane* out = static_cast<Lane*>(what_.out) +
                   ((first + t) * what_.heads + kv_head * group_ + g) * what_.head_dim;
       for (int i = 0; i < what_.head_dim; ++i) narrow(whole[i], out + i);
@@ -144,7 +150,7 @@ class Attending {
 
   const Attention what_;
   const int group_, tokens_, turns_, tile_;
-  const int64_t chunks_, part_, query_, queries_, floats_;
+  const int64_t part_, query_, queries_, floats_;
 };
 
 thread_local Workspace workspace;

@@ -158,6 +158,21 @@ inline void attend_chunk(const float* query, int group, const Lane* keys, const 
   }
 }
 
+// A part that has seen nothing.
+inline void clear(float* part, int head_dim) {
+  std::fill_n(part, part_size(head_dim), 0.0f);
+  part[0] = -1e30f;
+}
+
+// `part` grows by what `more` has seen. (Milakov and Gimelshein, 2018)
+inline void merge(float* part, const float* more, int head_dim) {
+  const float largest = std::max(part[0], more[0]);
+  const float old = exp_of(part[0] - largest), share = exp_of(more[0] - largest);
+  part[0] = largest;
+  part[1] = old * part[1] + share * more[1];
+  for (int i = kPartHead; i < part_size(head_dim); ++i) part[i] = old * part[i] + share * more[i];
+}
+
 // The whole softmax of one head from its parts, which lie one behind the other.
 inline void join(const float* parts, int64_t count, int head_dim, float* out) {
   const int64_t size = part_size(head_dim);

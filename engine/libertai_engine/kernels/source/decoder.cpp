@@ -74,6 +74,9 @@ class Decoder {
   void place(int index, int64_t token, int64_t head);
   template <int W, typename Lane>
   void attend_unit(int index, int64_t unit);
+  template <int W, typename Lane>
+  void attend_chunk_of(int index, int64_t slot, int64_t token, int64_t kv_head, int64_t chunk);
+  float* part(int64_t token, int64_t head, int64_t span) const;
   int64_t first_seen(int index, int64_t token) const;
   void join_heads(int index, int thread, int threads);
   void logits(int thread, int threads);
@@ -91,7 +94,8 @@ class Decoder {
   DecoderStep step_{};
   std::vector<int32_t> slots_, positions_;
   std::vector<int64_t> first_unit_;  // [runs + 1]
-  int64_t num_chunks_ = 0;           // of the longest lane
+  int64_t span_;                     // chunks that one unit of attention puts together
+  int64_t num_spans_ = 0;            // of the longest lane
   std::atomic<int64_t> next_unit_{0};
   Barrier barrier_;
 };
@@ -101,7 +105,9 @@ Input input_of(Buffer& memory, int rows, int columns) {
   return input_in(memory.get(), rows, columns);
 }
 
-int64_t chunks_of(int64_t positions) { return (positions + kChunk - 1) / kChunk; }
+constexpr int64_t kMaxSpans = 16;  // of a lane: enough to share among threads, and memory for
+
+int64_t over(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
 Decoder::Decoder(const DecoderShape& shape, const Lanes& lanes)
     : shape_(shape),
@@ -113,7 +119,8 @@ Decoder::Decoder(const DecoderShape& shape, const Lanes& lanes)
       width_(group_ <= 8 ? 8 : 16),
       turns_((group_ + width_ - 1) / width_),
       as_pairs_(lanes.is_bf16 ? reads_pairs<uint16_t>(shape.head_dim)
-                              : reads_pairs<float>(shape.head_dim)) {
+                              : reads_pairs<float>(shape.head_dim)),
+      span_(over(lanes.head_stride / shape.head_dim, kMaxSpans * kChunk)) {
   const int rows = shape.max_tokens, all_heads = shape.heads * shape.head_dim;
   for (Rows* each : {&hidden_, &normed_, &y_}) each->shape(rows, shape.hidden);
   for (Rows* each : {&q_, &mixed_}) each->shape(rows, all_heads);
@@ -141,18 +148,18 @@ void Decoder::step(const DecoderStep& step) {
 // Where each token goes, and how attention is cut into units.
 void Decoder::plan() {
   first_unit_.assign(1, 0);
-  num_chunks_ = 0;
+  num_spans_ = 0;
   for (int r = 0; r < step_.runs; ++r) {
     const Run& run = step_.run[r];
     for (int i = 0; i < run.count; ++i) {
       slots_[run.first + i] = run.slot;
       positions_[run.first + i] = run.start + i;
     }
-    const int64_t chunks = chunks_of(run.start + run.count);
-    first_unit_.push_back(first_unit_.back() + chunks * shape_.kv_heads);
-    num_chunks_ = std::max(num_chunks_, chunks);
+    const int64_t spans = over(run.start + run.count, span_ * kChunk);
+    first_unit_.push_back(first_unit_.back() + spans * shape_.kv_heads);
+    num_spans_ = std::max(num_spans_, spans);
   }
-  parts_.need(sizeof(float) * step_.tokens * shape_.heads * num_chunks_ *
+  parts_.need(sizeof(float) * step_.tokens * shape_.heads * num_spans_ *
               part_size(shape_.head_dim));
   for (Input* each : {&narrow_, &heads_, &inner_}) each->n = step_.tokens;
   wanted_.n = step_.wanted;
@@ -314,42 +321,61 @@ void Decoder::attend(int index) {
   }
 }
 
-// One chunk of one lane's key head, for all tokens of its run: read from memory once.
+// One span of one lane's key head, for all tokens of its run: read from memory once.
 template <int W, typename Lane>
 void Decoder::attend_unit(int index, int64_t unit) {
   int r = 0;
   while (unit >= first_unit_[r + 1]) ++r;
   const Run& run = step_.run[r];
-  const int64_t chunks = chunks_of(run.start + run.count), size = part_size(shape_.head_dim);
-  const int64_t kv_head = (unit - first_unit_[r]) / chunks, chunk = (unit - first_unit_[r]) % chunks;
-  const int64_t lane = run.slot * lanes_.slot_stride + kv_head * lanes_.head_stride;
-  for (int64_t t = run.first; t < run.first + run.count; ++t) {
-    const int64_t begin = std::max(chunk * kChunk, first_seen(index, t));
-    const int64_t count = std::min<int64_t>((chunk + 1) * kChunk, positions_[t] + 1) - begin;
-    if (count <= 0) continue;
-    const int64_t offset = lane + begin * shape_.head_dim;
-    const Lane* keys = static_cast<const Lane*>(keys_[index]) + offset;
-    const Lane* values = static_cast<const Lane*>(values_[index]) + offset;
-    for (int turn = 0; turn < turns_; ++turn) {
-      const int64_t head = kv_head * group_ + turn * W;
-      const int64_t query = (t * shape_.kv_heads + kv_head) * turns_ + turn;
-      attend_chunk<W>(queries_.floats() + query * W * shape_.head_dim,
-                      std::min(W, group_ - turn * W), keys, values, static_cast<int>(count),
-                      shape_.head_dim,
-                      parts_.floats() + ((t * shape_.heads + head) * num_chunks_ + chunk) * size,
-                      num_chunks_ * size, [](float*) {});
+  const int64_t end = over(run.start + run.count, kChunk), spans = over(end, span_);
+  const int64_t kv_head = (unit - first_unit_[r]) / spans, span = (unit - first_unit_[r]) % spans;
+  for (int64_t chunk = span * span_; chunk < std::min(end, (span + 1) * span_); ++chunk) {
+    for (int64_t t = run.first; t < run.first + run.count; ++t) {
+      attend_chunk_of<W, Lane>(index, run.slot, t, kv_head, chunk);
     }
   }
 }
 
+// One chunk for one token, behind the chunks of the same span that it has seen already.
+template <int W, typename Lane>
+void Decoder::attend_chunk_of(int index, int64_t slot, int64_t token, int64_t kv_head,
+                              int64_t chunk) {
+  const int64_t first = first_seen(index, token), begin = std::max(chunk * kChunk, first);
+  const int64_t count = std::min<int64_t>((chunk + 1) * kChunk, positions_[token] + 1) - begin;
+  if (count <= 0) return;
+  const bool is_first = chunk % span_ == 0 || chunk == first / kChunk;
+  const int64_t size = part_size(shape_.head_dim), stride = num_spans_ * size;
+  const int64_t offset = slot * lanes_.slot_stride + kv_head * lanes_.head_stride +
+                         begin * shape_.head_dim;
+  const Lane* keys = static_cast<const Lane*>(keys_[index]) + offset;
+  const Lane* values = static_cast<const Lane*>(values_[index]) + offset;
+  alignas(64) float more[W * (kPartHead + kMaxHeadDim)];
+  for (int turn = 0; turn < turns_; ++turn) {
+    const int64_t head = kv_head * group_ + turn * W;
+    const int64_t query = (token * shape_.kv_heads + kv_head) * turns_ + turn;
+    const int used = std::min(W, group_ - turn * W);
+    float* parts = part(token, head, chunk / span_);
+    attend_chunk<W>(queries_.floats() + query * W * shape_.head_dim, used, keys, values,
+                    static_cast<int>(count), shape_.head_dim, is_first ? parts : more,
+                    is_first ? stride : size, [](float*) {});
+    for (int g = 0; g < used && !is_first; ++g) {
+      merge(parts + g * stride, more + g * size, shape_.head_dim);
+    }
+  }
+}
+
+float* Decoder::part(int64_t token, int64_t head, int64_t span) const {
+  return parts_.floats() +
+         ((token * shape_.heads + head) * num_spans_ + span) * part_size(shape_.head_dim);
+}
+
 void Decoder::join_heads(int index, int thread, int threads) {
   const Share mine = share_of(int64_t{step_.tokens} * shape_.heads, thread, threads);
-  const int64_t size = part_size(shape_.head_dim);
   for (int64_t unit = mine.begin; unit < mine.end; ++unit) {
     const int64_t t = unit / shape_.heads, head = unit % shape_.heads;
-    const int64_t first = first_seen(index, t) / kChunk;
-    join(parts_.floats() + (unit * num_chunks_ + first) * size,
-         chunks_of(positions_[t] + 1) - first, shape_.head_dim, mixed_.at(t) + head * shape_.head_dim);
+    const int64_t first = first_seen(index, t) / (kChunk * span_);
+    join(part(t, head, first), over(positions_[t] + 1, kChunk * span_) - first, shape_.head_dim,
+         mixed_.at(t) + head * shape_.head_dim);
   }
 }
 
