@@ -63,11 +63,24 @@ def test_a_row_depends_on_itself_alone(native: Library, kind: Kind, cols: int) -
         assert torch.equal(linear(native, some.matrix, x[:n]), together[:n]), n
     threads = torch.get_num_threads()
     try:
-        for count in (1, 2, 3):
+        for count in (1, 2, 3, 64):
             torch.set_num_threads(count)
             assert torch.equal(linear(native, some.matrix, x[:19]), together[:19]), count
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("rows", "cols"), [(1, 1), (17, 70), (50, 257), (130, 64)])
+def test_many_rows_are_as_each_alone(native: Library, kind: Kind, rows: int, cols: int) -> None:
+    """Where other orders of weights and tiles pay, and a little below, the bits are the same."""
+    torch.manual_seed(rows)
+    some = layer(kind, rows, cols, bias=rows % 2 == 0)
+    x = torch.randn(131, cols)
+    alone = torch.cat([linear(native, some.matrix, row[None]) for row in x])
+    assert ((alone.double() - some.exact(x)).abs() <= some.bound(x)).all()
+    for n in (47, 48, 49, 57, 128, 131):
+        assert torch.equal(linear(native, some.matrix, x[:n]), alone[:n]), n
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -14,7 +14,7 @@ namespace {
 
 constexpr int kBlockBytes = kRowBlock * kGroup / 2;
 constexpr int kQuads = kGroup / 4;         // loads' worth of columns in a group
-constexpr int64_t kAhead = 16 * kBlockBytes;  // bytes that are fetched before they are needed
+constexpr int64_t kAhead = 64 * kBlockBytes;  // bytes that are fetched before they are needed
 
 // `Rows` is a vector with one lane for each of kLanes rows. It unpacks a group's weights once
 // (Weights), and adds up their products with one activation row (dot), exactly.
@@ -141,7 +141,7 @@ void tile(const Matrix& m, const Input& input, int64_t row, int i0, bool is_firs
     const uint8_t* here = w + g * kBlockBytes;
     if (is_first) {
       for (int line = 0; line < kBlockBytes; line += 64) prefetch(here + kAhead + line);
-      prefetch(scales + g * kRowBlock + kAhead / 8);
+      prefetch(scales + (g + kAhead / kBlockBytes) * kRowBlock);
     }
     const auto weights = Rows::unpack(here);
     const Lanes scale = Lanes::load_half(scales + g * kRowBlock);
@@ -151,12 +151,13 @@ void tile(const Matrix& m, const Input& input, int64_t row, int i0, bool is_firs
       sums[i] = sums[i].plus_product(exact, scale.times(Lanes::all(x_scale[at])));
     });
   }
+  const bool is_whole = row + Rows::kLanes <= m.rows;
   each<N>(BODY(i) {
+    float* to = y + (i0 + i) * stride_y + row;
+    if (is_whole) return (m.bias ? sums[i].plus(Lanes::load(m.bias + row)) : sums[i]).store(to);
     float lanes[Rows::kLanes];
     sums[i].store(lanes);
-    float* to = y + (i0 + i) * stride_y + row;
-    for (int r = 0; r < Rows::kLanes && row + r < m.rows; ++r)
-      to[r] = m.bias ? lanes[r] + m.bias[row + r] : lanes[r];
+    for (int r = 0; row + r < m.rows; ++r) to[r] = m.bias ? lanes[r] + m.bias[row + r] : lanes[r];
   });
 }
 

@@ -3,6 +3,7 @@
 // In: matrices of this kind, activations as 128 + int8 with one scale a row. Out: y in fp32.
 // Products are summed in int32, exactly: every level of instructions gives the same bits.
 #include "dots.h"
+#include "panel.h"
 #include "slices.h"
 
 namespace kernels {
@@ -133,6 +134,9 @@ struct Int8 : Int8Kind {
 
 void int8_slice(const Matrix& matrix, const Input& input, int n, float* y, int64_t stride_y,
                 int thread, int threads) {
+#if defined(KERNELS_VNNI)
+  if (n >= kMany && panels_slice(matrix, input, n, y, stride_y, thread, threads)) return;
+#endif
   dots_slice<Int8>(matrix, input, n, y, stride_y, thread, threads);
 }
 

@@ -6,6 +6,7 @@
 // pragma would bring another OpenMP runtime with it.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 
@@ -18,12 +19,13 @@ extern "C" {
 void GOMP_parallel(void (*body)(void*), void* data, unsigned num_threads, unsigned flags);
 int omp_get_thread_num(void);
 int omp_get_num_threads(void);
+int omp_get_num_procs(void);
 }
 
 namespace kernels {
 
 // All threads of a region wait for each other. Spins, because a wait lasts microseconds and
-// OMP_WAIT_POLICY may be PASSIVE; yields after some thousand turns, because a core may be taken.
+// OMP_WAIT_POLICY may be PASSIVE; yields after twenty of them, because a core may be taken.
 // Invariant: `arrived_` is below the number of threads, and `round_` grows by one for each meeting.
 class Barrier {
  public:
@@ -46,7 +48,7 @@ class Barrier {
   }
 
  private:
-  static constexpr int kSpins = 8192;
+  static constexpr int kSpins = 1024;
 
   static void pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -58,10 +60,12 @@ class Barrier {
   alignas(64) std::atomic<uint32_t> round_{0};
 };
 
-// Runs body(thread, threads) on each of `threads` threads. NOTE: OpenMP may give fewer than asked
-// for; the body is told the true number, and tells it to each Barrier.
+// Runs body(thread, threads) on each of `threads` threads, but on no more than there are processors
+// for: those without one would keep the others waiting at every barrier. NOTE: OpenMP may give
+// fewer than asked for; the body is told the true number, and tells it to each Barrier.
 template <typename Body>
 void parallel(int threads, Body& body) {
+  if (threads > 1) threads = std::min(threads, omp_get_num_procs());
   if (threads <= 1) {
     body(0, 1);
     return;

@@ -66,6 +66,7 @@ struct Lanes {
   INLINE void store(float* to) const { _mm512_storeu_ps(to, v); }
   INLINE Lanes plus_product(Lanes a, Lanes b) const { return {_mm512_fmadd_ps(a.v, b.v, v)}; }
   INLINE Lanes times(Lanes other) const { return {_mm512_mul_ps(v, other.v)}; }
+  INLINE Lanes plus(Lanes other) const { return {_mm512_add_ps(v, other.v)}; }
   // The sums of eight vectors, each in the same order.
   static INLINE void sums(const Lanes* eight, float* to) {
     __m256 halves[8];
@@ -101,6 +102,7 @@ struct Lanes {
   INLINE void store(float* to) const { _mm256_storeu_ps(to, v); }
   INLINE Lanes plus_product(Lanes a, Lanes b) const { return {_mm256_fmadd_ps(a.v, b.v, v)}; }
   INLINE Lanes times(Lanes other) const { return {_mm256_mul_ps(v, other.v)}; }
+  INLINE Lanes plus(Lanes other) const { return {_mm256_add_ps(v, other.v)}; }
   static INLINE void sums(const Lanes* eight, float* to) {
     for (int k = 0; k < 8; ++k) {
       const __m256 all = eight[k].v;
@@ -143,6 +145,11 @@ struct Lanes {
   INLINE Lanes times(Lanes other) const {
     Lanes out;
     for (int i = 0; i < kLanes; ++i) out.v[i] = v[i] * other.v[i];
+    return out;
+  }
+  INLINE Lanes plus(Lanes other) const {
+    Lanes out;
+    for (int i = 0; i < kLanes; ++i) out.v[i] = v[i] + other.v[i];
     return out;
   }
   static INLINE void sums(const Lanes* eight, float* to) {
