@@ -9,7 +9,6 @@ virtual machine). Files are mapped in small pages by most systems, hence the cop
 from __future__ import annotations
 
 import mmap
-from itertools import chain
 from pathlib import Path
 
 import torch
@@ -31,7 +30,8 @@ def move_to_large_pages(module: nn.Module) -> int:
     Addresses change: to be called before anybody keeps them. Tensors that share memory go on
     sharing it.
     """
-    tensors = [each for each in chain(module.parameters(), module.buffers()) if _can_move(each)]
+    owners = [(part, *each) for part in module.modules() for each in _tensors(part)]
+    tensors = [tensor for _, _, tensor in owners]
     sizes = {_place(each): -(-each.nbytes // _PAGE) * _PAGE for each in tensors}
     total = sum(sizes.values())
     if total < LEAST_BYTES or total > free_bytes() // 2:
@@ -40,6 +40,7 @@ def move_to_large_pages(module: nn.Module) -> int:
     if memory is None:
         return 0
     moved: dict[_Place, Tensor] = {}
+    new: dict[int, Tensor] = {}
     begin = 0
     for tensor in tensors:
         place = _place(tensor)
@@ -47,7 +48,11 @@ def move_to_large_pages(module: nn.Module) -> int:
             piece = memory[begin : begin + tensor.nbytes]
             moved[place] = piece.view(tensor.dtype).view(tensor.shape).copy_(tensor)
             begin += sizes[place]
-        tensor.data = moved[place]
+        new[id(tensor)] = _like(tensor, moved[place])
+    # NOTE: tensors are replaced: those of files are views, which keep their file whatever becomes
+    # of their data.
+    for part, name, tensor in owners:
+        setattr(part, name, new[id(tensor)])
     return total
 
 
@@ -76,6 +81,19 @@ def _large_pages(size: int) -> Tensor | None:
     except OSError:
         return None
     return torch.frombuffer(memory, dtype=torch.uint8)
+
+
+def _tensors(part: nn.Module) -> list[tuple[str, Tensor]]:
+    """A module's own weights that can move, with their names."""
+    own = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
+    return [(name, tensor) for name, tensor in own if _can_move(tensor)]
+
+
+def _like(old: Tensor, new: Tensor) -> Tensor:
+    """`new` as what `old` is to its module."""
+    if isinstance(old, nn.Parameter):
+        return nn.Parameter(new, requires_grad=old.requires_grad)
+    return new
 
 
 def _can_move(tensor: Tensor) -> bool:

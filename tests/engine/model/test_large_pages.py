@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import mmap
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from libertai_engine.model import large_pages
@@ -44,6 +46,18 @@ def test_weights_move_and_stay() -> None:
     assert module.two.weight is module.one.weight
     assert module.three.weight.data_ptr() == module.one.weight.data_ptr()
     assert module.one.weight.data_ptr() % 4096 == 0
+
+
+@pytest.mark.skipif(not HAS_LARGE_PAGES, reason="this system has no large pages")
+def test_what_the_weights_lay_in_is_given_back(tmp_path: Path) -> None:
+    """A mapped file is not mapped any more, so nothing is in memory twice."""
+    path = tmp_path / "weights.safetensors"
+    save_file({"weight": torch.zeros(SIDE, SIDE)}, path)
+    module = nn.Linear(SIDE, SIDE, bias=False)
+    module.load_state_dict(load_file(path), assign=True)
+    assert str(path) in Path("/proc/self/maps").read_text()
+    assert move_to_large_pages(module)
+    assert str(path) not in Path("/proc/self/maps").read_text()
 
 
 def test_small_modules_stay() -> None:
