@@ -282,6 +282,6 @@ class Stepper:
 def _rows_of(trials: list[_Trial], logits: torch.Tensor) -> torch.Tensor:
     """The logits that trials need next, `[trials, vocab]`."""
     rows = [each.logits_row for each in trials]
-    if len(rows) == 1:
-        return logits[rows[0] : rows[0] + 1]
-    return logits if rows == list(range(len(logits))) else logits[rows]
+    if rows == list(range(len(logits))):
+        return logits
+    return logits[rows[0] : rows[0] + 1] if len(rows) == 1 else logits[rows]

@@ -72,13 +72,20 @@ def _error(best: float) -> EngineError | None:
 
 def _take_best(logits: torch.Tensor, states: Sequence[SamplerState]) -> list[Outcome]:
     """The largest logit, the lowest id of several equal ones."""
-    best, ids = logits.max(dim=-1)
     return [
         _error(value) or SampledToken(token_id, _softmax_top(row, 1.0, state.params.num_probs))
-        for value, token_id, row, state in zip(
-            best.tolist(), ids.tolist(), logits, states, strict=True
-        )
+        for value, token_id, row, state in zip(*_best(logits), logits, states, strict=True)
     ]
+
+
+def _best(logits: torch.Tensor) -> tuple[list[float], list[int]]:
+    """The largest of each row `[rows, vocab]` and where it is; NaN counts as larger than all."""
+    if logits.device.type != "cpu":
+        best, ids = logits.max(dim=-1)
+        return best.tolist(), ids.tolist()
+    values = logits.numpy()  # many times as fast as torch here
+    places = values.argmax(axis=-1)
+    return values[np.arange(len(places)), places].tolist(), places.tolist()
 
 
 def _draw_unfiltered(

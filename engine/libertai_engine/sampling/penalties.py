@@ -19,19 +19,27 @@ from libertai_engine.sampling_params import SamplingParams
 Ids = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.float64]
 LARGEST = float(torch.finfo(torch.float32).max)
+FEW = 16  # entries that are written sooner one by one than by a call of NumPy
 
 
 @dataclass(frozen=True, slots=True)
 class Bias:
-    """What is added to the logits of single ids: no id twice, -inf bans."""
+    """What is added to the logits of single ids: no id twice, -inf bans.
+
+    `banned` are the ids if all are banned, such as end tokens to be ignored, and there are few.
+    """
 
     ids: Ids
     values: Numbers
+    banned: tuple[int, ...]
 
     @classmethod
     def of(cls, values: Mapping[int, float]) -> Bias:
         """The bias that adds `values[id]` to the logit of `id`."""
-        return cls(np.array([*values], dtype=np.int64), np.array([*values.values()], dtype=float))
+        ids = np.array([*values], dtype=np.int64)
+        is_ban = len(values) <= FEW and set(values.values()) == {-np.inf}
+        banned = tuple(values) if is_ban else ()
+        return cls(ids, np.array([*values.values()], dtype=float), banned)
 
 
 class PenaltyWindow:
@@ -87,12 +95,25 @@ def has_penalties(params: SamplingParams) -> bool:
 def add_biases(logits: torch.Tensor, biases: Sequence[tuple[int, Bias]]) -> None:
     """Add each row's bias: `biases` holds (row, bias). Ids outside the vocabulary do nothing."""
     vocab = logits.shape[-1]
+    if logits.device.type == "cpu" and all(bias.banned for _, bias in biases):
+        _ban(logits.numpy(), biases)
+        return
     ids = np.concatenate([bias.ids for _, bias in biases])
     values = np.concatenate([bias.values for _, bias in biases])
     rows = np.repeat([row for row, _ in biases], [len(bias.ids) for _, bias in biases])
     known = (ids >= 0) & (ids < vocab)
     spots = Spots(logits, rows[known], ids[known])
     spots.write(spots.read() + values[known])
+
+
+def _ban(logits: npt.NDArray[np.float32], biases: Sequence[tuple[int, Bias]]) -> None:
+    """The same where all is banned, one by one, in a tenth of the time."""
+    for row, bias in biases:
+        values = logits[row]  # [vocab]
+        for each in bias.banned:
+            # NOTE: NaN, which is not even itself, stays for the sampler to find.
+            if 0 <= each < len(values) and values[each] == values[each]:
+                values[each] = -np.inf
 
 
 def penalize(

@@ -131,6 +131,17 @@ def test_biases_are_added_and_unknown_ids_do_nothing() -> None:
     assert logits.tolist() == [[1, 1, 1], [-1.5, 1, -math.inf]]
 
 
+def test_bans_alone() -> None:
+    """Of few ids or many, known or not; a logit that is no number stays one, for all to see."""
+    for count in (2, 200):
+        logits = torch.ones(2, 300)
+        logits[1, 1] = math.nan
+        add_biases(logits, [(1, Bias.of(dict.fromkeys([-1, 300, *range(count)], -math.inf)))])
+        assert logits[0].tolist() == [1] * 300 and math.isnan(logits[1, 1])
+        banned = (logits[1] == -math.inf).nonzero().flatten().tolist()
+        assert banned == [each for each in range(count) if each != 1]
+
+
 EXTREME = st.sampled_from([-1e308, -1e30, -1.0, 0.0, 1.0, 1e30, 1e308])
 
 
