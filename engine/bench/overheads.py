@@ -143,10 +143,9 @@ def markdown(tables: Sequence[Table]) -> str:
         "",
         "By `engine/bench/overheads.py`; medians of one run.",
         "",
-        "Tail-free sampling, XTC and a dynamic temperature that have no filter before them need "
-        "the order of the whole vocabulary, which a radix sort finds in some milliseconds; behind "
-        "a filter that cuts, as in the default order of samplers, they cost what the default "
-        "chain costs.",
+        "Tail-free sampling that has no filter before it needs the order of the whole vocabulary, "
+        "which a radix sort finds in some milliseconds; behind a filter that cuts, as in the "
+        "default order of samplers, it costs what the default chain costs.",
         "",
         *(f"- {name}: {value}" for name, value in machine().items()),
     ]

@@ -84,6 +84,8 @@ def all_candidates(logits: torch.Tensor) -> Candidates:
 
 def gather(values: Values, ids: Sequence[Ids], whole: Whole | None = None) -> Candidates:
     """The candidates with these `ids`, best first; shorter rows are filled with removed ones."""
+    if len(ids) == 1:
+        return Candidates(values[0, ids[0]].astype(np.float64)[None], ids[0][None], whole)
     width = max(map(len, ids))
     logits = np.full((len(ids), width), -np.inf)
     columns = np.zeros((len(ids), width), np.int64)

@@ -21,6 +21,7 @@ from libertai_engine.sampling.candidates import (
 )
 from libertai_engine.sampling.chain import Chain, Settings, Start, run
 from libertai_engine.sampling.cut import cut
+from libertai_engine.sampling.ranked import draw_by_rank
 from libertai_engine.sampling.state import SampledToken, SamplerState
 from libertai_engine.sampling.transforms import cumulate, probabilities
 from libertai_engine.sampling.uniform import uniform
@@ -47,7 +48,33 @@ def choose(
             for row, state, chain in zip(logits, states, chains, strict=True)
         ]
     settings = [state.settings() for state in states]
+    if chains[0].start is Start.SORTED:
+        return _draw_sorted(logits, states, settings)
     return _draw_filtered(_start(logits, chains, settings), states, settings)
+
+
+def _draw_sorted(
+    logits: torch.Tensor,
+    states: Sequence[SamplerState],
+    settings: Sequence[Sequence[Settings]],
+) -> list[Outcome]:
+    """Sort, but for rows whose token can be told without; the outcome is the same."""
+    drawn: dict[int, Outcome] = {}
+    values = logits.cpu()
+    for row, (state, each) in enumerate(zip(states, settings, strict=True)):
+        if state.chain is not None and not state.params.num_probs:
+            number = uniform(state.seed, state.index, FIRST)
+            token_id = draw_by_rank(values[row].numpy(), state.chain, each, number)
+            if token_id is not None:
+                drawn[row] = SampledToken(token_id)
+    rest = [row for row in range(len(states)) if row not in drawn]
+    if rest:
+        found = all_candidates(values if len(rest) == len(states) else values[rest])
+        outcomes = _draw_filtered(
+            found, [states[row] for row in rest], [settings[row] for row in rest]
+        )
+        drawn.update(zip(rest, outcomes, strict=True))
+    return [drawn[row] for row in range(len(states))]
 
 
 def _chains(states: Sequence[SamplerState]) -> list[Chain]:
@@ -57,10 +84,9 @@ def _chains(states: Sequence[SamplerState]) -> list[Chain]:
 def _start(
     logits: torch.Tensor, chains: Sequence[Chain], settings: Sequence[Sequence[Settings]]
 ) -> Candidates:
-    start = chains[0].start
-    if start is Start.BEST:
+    if chains[0].start is Start.BEST:
         return top_candidates(logits, max(chain.width for chain in chains))
-    return cut(logits, chains, settings) if start is Start.CUT else all_candidates(logits)
+    return cut(logits, chains, settings)
 
 
 def _error(best: float) -> EngineError | None:

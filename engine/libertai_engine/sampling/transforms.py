@@ -57,16 +57,27 @@ def tail_free(candidates: Candidates, z: Numbers, min_keep: Counts) -> Candidate
     size = _count(candidates)
     if probs.shape[-1] <= 2:
         return candidates
-    column = _columns(probs)[:, :-2]
     first = probs[:, :-1] - probs[:, 1:]  # [rows, k - 1]
+    second = first[:, :-1] - first[:, 1:]  # [rows, k - 2]
+    np.abs(second, out=second)
     # NOTE: the last two candidates of a row have no second difference, whatever padding follows.
-    inside = column < size - 2
-    second = np.where(inside, np.abs(first[:, :-1] - first[:, 1:]), 0.0)  # [rows, k - 2]
+    second[_columns(second) >= size - 2] = 0.0
     total = cumulate(second)[:, -1:]
+    for width in (WIDE, second.shape[-1]):  # most often the tail begins early
+        stop = _tail(second[:, :width], total, size, z, min_keep)
+        if stop.any(axis=-1).all():
+            break
+    return keep_first(candidates, _first_or(stop, size))
+
+
+def _tail(second: Numbers, total: Numbers, size: Counts, z: Numbers, min_keep: Counts) -> Flags:
+    """Which of the first columns of `second` `[rows, k]` lie behind the share `z` of `total`."""
+    column = _columns(second)
+    inside = column < size - 2
     flat = inside / np.maximum(size - 2, 1)
     shares = np.where(total > 1e-6, second / np.maximum(total, SMALLEST), flat)
-    stop = inside & (cumulate(shares) > z) & (column >= min_keep)
-    return keep_first(candidates, _first_or(stop, size))
+    stop: Flags = inside & (cumulate(shares) > z) & (column >= min_keep)
+    return stop
 
 
 def typical(candidates: Candidates, p: Numbers, min_keep: Counts) -> Candidates:
@@ -121,14 +132,23 @@ def temperature(candidates: Candidates, t: Numbers, min_keep: Counts) -> Candida
 def dynamic_temperature(candidates: Candidates, settings: Numbers, min_keep: Counts) -> Candidates:
     """Divide the logits by a temperature that grows with the entropy, from `low` to `high`.
 
+    `settings` is `[rows, 3]`: see `heat_of`.
+    """
+    heat = heat_of(_entropy(candidates), _count(candidates), settings)
+    return temperature(candidates, heat, min_keep)
+
+
+def heat_of(entropy: Numbers, size: Counts, settings: Numbers) -> Numbers:
+    """The temperature `[rows, 1]` for the entropy of `size` candidates, both `[rows, 1]`.
+
     `settings` is `[rows, 3]`: low, high and the exponent of the entropy's share of the largest
     possible one, the logarithm of the number of candidates.
     """
     low, high, exponent = settings[:, :1], settings[:, 1:2], settings[:, 2:]
-    most = np.log(np.maximum(_count(candidates), 1))
-    share = np.where(most > 0, _entropy(candidates) / np.maximum(most, SMALLEST), 0.0).clip(0, 1)
-    heat = low + (high - low) * share**exponent
-    return temperature(candidates, np.maximum(heat, SMALLEST), min_keep)
+    most = np.log(np.maximum(size, 1))
+    share = np.where(most > 0, entropy / np.maximum(most, SMALLEST), 0.0).clip(0, 1)
+    heat: Numbers = np.maximum(low + (high - low) * share**exponent, SMALLEST)
+    return heat
 
 
 def top_n_sigma(candidates: Candidates, n: Numbers, min_keep: Counts) -> Candidates:
@@ -154,16 +174,27 @@ def xtc(candidates: Candidates, threshold: Numbers, min_keep: Counts) -> Candida
     likely = (probabilities(candidates) >= threshold).sum(axis=-1, keepdims=True)
     removed = np.maximum(np.minimum(likely, size) - 1, 0)
     removed = np.where(size - removed >= min_keep, removed, 0)
-    if not removed.any():
-        return candidates
-    keep = _columns(candidates.logits) >= removed
-    return compact(Candidates(np.where(keep, candidates.logits, -np.inf), candidates.ids))
+    return drop_first(candidates, removed) if removed.any() else candidates
 
 
 def keep_first(candidates: Candidates, count: Numbers | Counts) -> Candidates:
     """Remove all but the first `count` `[rows, 1]` candidates of each row."""
-    keep = _columns(candidates.logits) < count
-    return trim(Candidates(np.where(keep, candidates.logits, -np.inf), candidates.ids))
+    width = max(WIDE, int(min(count.max(), candidates.logits.shape[-1])))
+    logits, ids = candidates.logits[:, :width], candidates.ids[:, :width]
+    return trim(Candidates(np.where(_columns(logits) < count, logits, -np.inf), ids))
+
+
+def drop_first(candidates: Candidates, count: Counts) -> Candidates:
+    """Remove the first `count` `[rows, 1]` candidates of each row."""
+    least = int(count.min())
+    logits, ids = candidates.logits[:, least:], candidates.ids[:, least:]
+    if (count > least).any():
+        logits, ids = np.full_like(logits, -np.inf), ids.copy()
+        for row, num_dropped in enumerate(count[:, 0].tolist()):
+            width = candidates.logits.shape[-1] - num_dropped
+            logits[row, :width] = candidates.logits[row, num_dropped:]
+            ids[row, :width] = candidates.ids[row, num_dropped:]
+    return Candidates(logits, ids)
 
 
 def _weights(candidates: Candidates) -> tuple[Numbers, Numbers]:
