@@ -5,7 +5,8 @@ In: flags. Out: kernels.md, kernels.json and kernels.png in the folder; kinds th
 keep the figures that the folder has of them.
 
 A layer is multiplied with few rows (decoding) and with many (prompts). Every side goes through its
-own copies of the layer, more than a cache holds, so weights come from memory as they do in a model.
+own copies of the layer, more than a cache holds, so weights come from memory as they do in a model,
+and lie in large pages as there; only what torch's quantised engines pack for themselves does not.
 Sides take turns within each round; the figure of a side is its median, and those of a kind of
 weights and a number of rows come from the same rounds. Activations and results are bf16, fp32 for
 fp32 weights. Few rows are told in GB/s of weights: what the memory gives is the limit; many in
@@ -23,7 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import linear as torch_linear
 
 from libertai_engine.kernels import library
@@ -31,6 +32,7 @@ from libertai_engine.kernels.library import Library
 from libertai_engine.kernels.linear import linear
 from libertai_engine.kernels.matrix import KINDS, Kind, dense
 from libertai_engine.kernels.packing import GROUP, codes_of, pack_int4, pack_int8, unpack
+from libertai_engine.model.large_pages import move_to_large_pages
 from machine import machine
 
 ROWS, COLS = 5632, 2048  # a layer of a model with 1.1 billion parameters
@@ -78,7 +80,7 @@ def sides_of(kind: Kind, native: Library) -> dict[str, list[Multiply]]:
     if kind == "int4":
         return int4_sides(native)
     dtype = torch.float32 if kind == "fp32" else torch.bfloat16
-    weights = [torch.randn(ROWS, COLS).to(dtype) for _ in copies(kind)]
+    weights = in_large_pages([torch.randn(ROWS, COLS).to(dtype) for _ in copies(kind)])
     matrices = [dense(weight) for weight in weights]
     return {
         "native": [lambda x, m=m: linear(native, m, x) for m in matrices],
@@ -87,10 +89,20 @@ def sides_of(kind: Kind, native: Library) -> dict[str, list[Multiply]]:
     }
 
 
+def in_large_pages(weights: list[Tensor]) -> list[Tensor]:
+    """The same numbers where a model's weights are."""
+    holder = nn.Module()
+    for index, weight in enumerate(weights):
+        holder.register_buffer(f"weight_{index}", weight)
+    move_to_large_pages(holder)
+    return list(holder.buffers())
+
+
 def int8_sides(native: Library) -> dict[str, list[Multiply]]:
     """Weight-only, by integers, and dynamic ones of the quantised engines."""
     codes = torch.randint(-127, 128, (ROWS, COLS), dtype=torch.int8)
-    packed = [pack_int8(codes.clone(), torch.rand(ROWS)) for _ in copies("int8")]
+    weights = in_large_pages([codes.clone() for _ in copies("int8")])
+    packed = [pack_int8(weight, torch.rand(ROWS)) for weight in weights]
     matrices = [each.matrix() for each in packed]
     ones = torch.ones(ROWS, dtype=torch.bfloat16)
     found: dict[str, list[Multiply]] = {
@@ -141,14 +153,12 @@ def int4_sides(native: Library) -> dict[str, list[Multiply]]:
     """Groups of 32 for both."""
     codes = torch.randint(-8, 8, (ROWS, COLS), dtype=torch.int8)
     first = pack_int4(codes, torch.rand(ROWS, COLS // GROUP))
-    packed = [
-        replace(first, weight=first.weight.clone(), scale=first.scale.clone())
-        for _ in copies("int4")
-    ]
+    weights = in_large_pages([first.weight.clone() for _ in copies("int4")])
+    packed = [replace(first, weight=weight, scale=first.scale.clone()) for weight in weights]
     matrices = [each.matrix() for each in packed]
     theirs = torch._convert_weight_to_int4pack_for_cpu(codes_of(first)[0].int() + 8, 1)
     scale = torch.rand(COLS // GROUP, ROWS, 2).to(torch.bfloat16)
-    pairs = [(theirs.clone(), scale.clone()) for _ in copies("int4")]
+    pairs = [(w, scale.clone()) for w in in_large_pages([theirs.clone() for _ in copies("int4")])]
     return {
         "native": [lambda x, m=m: linear(native, m, x) for m in matrices],
         "weight_int4pack_mm": [
@@ -192,7 +202,7 @@ def timed(ring: list[Multiply], x: Tensor) -> float:
 
 def bandwidth(rounds: int) -> float:
     """GB/s that reading memory gives: the best of `torch.sum` over 400 MB of fp32."""
-    numbers = torch.ones(100_000_000)
+    (numbers,) = in_large_pages([torch.ones(100_000_000)])
     return (
         numbers.nbytes / min(timed([lambda _: numbers.sum()], numbers) for _ in range(rounds)) / 1e9
     )
@@ -230,9 +240,11 @@ def page(figures: list[Figure], gigabytes: float, native: Library) -> str:
     return (
         "# Linear layers\n\nMade by `python engine/bench/kernels.py`, which says what is measured: "
         f"a layer of {ROWS} x {COLS}, its weights from memory. Up to {FEW} rows: GB/s of weights; "
-        "above: GFLOP/s.\n\n" + "\n".join(tables) + "\n![GB/s](kernels.png)\n\n"
+        "above: GFLOP/s. [Where the time goes, and what was tried](kernels-profile.md).\n\n"
+        + "\n".join(tables)
+        + "\n![GB/s](kernels.png)\n\n"
         f"Each table may be a run of its own. Not measured: {', '.join(missing) or 'none'}. "
-        f"Reading memory with `torch.sum` in the last run: {gigabytes:.1f} GB/s.\n"
+        f"Reading memory with `torch.sum`, in the best of these runs: {gigabytes:.1f} GB/s.\n"
         f"{facts['machine']}; {facts['versions']}; native kernels for {native.instructions}.\n"
     )
 
@@ -263,10 +275,11 @@ def plot(figures: list[Figure], gigabytes: float, path: Path) -> None:
     picture.savefig(path, dpi=110)
 
 
-def kept(path: Path, *, without: Iterable[Kind]) -> list[Figure]:
-    """Figures of kinds that are not measured now."""
-    figures = json.loads(path.read_text())["figures"] if path.exists() else []
-    return [Figure(**each) for each in figures if each["kind"] not in without]
+def kept(path: Path, *, without: Iterable[Kind]) -> tuple[list[Figure], float]:
+    """Figures of kinds that are not measured now, and GB/s of reading memory in their runs."""
+    found = json.loads(path.read_text()) if path.exists() else {"figures": []}
+    figures = [Figure(**each) for each in found["figures"] if each["kind"] not in without]
+    return figures, found["read_gigabytes"] if figures else 0.0
 
 
 def main() -> None:
@@ -279,8 +292,8 @@ def main() -> None:
     native = library.native()
     if not isinstance(native, Library):
         parser.exit(1, f"no native kernels: {native.reason}\n")
-    gigabytes = bandwidth(args.rounds)
-    figures = kept(args.out / "kernels.json", without=args.kind or KINDS)
+    figures, before = kept(args.out / "kernels.json", without=args.kind or KINDS)
+    gigabytes = max(bandwidth(args.rounds), before)
     figures += [e for kind in args.kind or KINDS for e in measure(kind, native, args.rounds)]
     args.out.mkdir(exist_ok=True, parents=True)
     found = {"figures": [*map(asdict, figures)], "read_gigabytes": gigabytes, **machine()}
