@@ -111,10 +111,14 @@ def test_any_shape(data: st.DataObject) -> None:
 @needs_compiler
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("head_dim", [64, 80])
-def test_long_lanes(dtype: torch.dtype, head_dim: int) -> None:
-    """Several chunks of positions, some full and some begun, for one token and for several."""
+@pytest.mark.parametrize("context_size", [1100, 12000])
+def test_long_lanes(dtype: torch.dtype, head_dim: int, context_size: int) -> None:
+    """Several chunks of positions, some full and some begun, for one token and for several.
+
+    In longer contexts, chunks are put together in several steps.
+    """
     module = random_model(head_dim=head_dim, num_attention_heads=6, initializer_range=0.1)
-    lean, plain = both(module.to(dtype), context_size=1100)
+    lean, plain = both(module.to(dtype), context_size=context_size)
     prompt, more = tokens(1021, 1), tokens(13, 2)
     for runner in (lean, plain):
         runner.run(Batch((Row(1, 0, prompt, 0), Row(2, 0, prompt[:255], 0))))
@@ -180,9 +184,10 @@ def test_other_models_say_why_they_are_not_lean(family: str) -> None:
 
 @needs_compiler
 @pytest.mark.parametrize("window", [5, 256, 300, 700])
-def test_sliding_windows(window: int) -> None:
+@pytest.mark.parametrize("context_size", [700, 9000])
+def test_sliding_windows(window: int, context_size: int) -> None:
     """A token sees as many positions as the window is long, chunks before them not at all."""
-    lean, plain = both(random_model("mistral", sliding_window=window), context_size=700)
+    lean, plain = both(random_model("mistral", sliding_window=window), context_size=context_size)
     prompt, more = tokens(600, 1), tokens(9, 2)
     for runner in (lean, plain):
         runner.run(Batch((Row(1, 0, prompt, 0), Row(2, 0, prompt[:254], 0))))

@@ -80,12 +80,15 @@ class Attending {
     const int64_t first = index * tile_;
     const int64_t n = std::min<int64_t>(tile_, what_.count - first);
     for (int64_t t = 0; t < n; ++t) place(memory, kv_head, first, t);
-    for (int64_t i = 0; i < n * group_; ++i) clear(part(memory, 0, i), what_.head_dim);
+    // Within a window, tokens of a tile may begin with different chunks.
+    const bool is_plain = what_.window == 0;
+    for (int64_t i = 0; i < n * group_ && !is_plain; ++i) clear(part(memory, 0, i), what_.head_dim);
     const int64_t begin = first_seen(what_.start + first) / kChunk;
     const int64_t end = (what_.start + first + n - 1) / kChunk;
     for (int64_t chunk = begin; chunk <= end; ++chunk) {
       for (int64_t t = 0; t < n; t += tokens_) {
-        attend(memory, kv_head, first, t, std::min<int64_t>(tokens_, n - t), chunk);
+        attend(memory, kv_head, first, t, std::min<int64_t>(tokens_, n - t), chunk,
+               is_plain && chunk == begin);
       }
     }
     for (int64_t t = 0; t < n; ++t) finish(memory, kv_head, first, t);
@@ -106,8 +109,8 @@ class Attending {
   }
 
   // Tokens [t, t + n) of a tile, which share vectors, against one chunk.
-  void attend(float* memory, int kv_head, int64_t first, int64_t t, int64_t n,
-              int64_t chunk) const {
+  void attend(float* memory, int kv_head, int64_t first, int64_t t, int64_t n, int64_t chunk,
+              bool is_first) const {
     const int64_t position = what_.start + first + t;
     const int64_t begin = std::max(chunk * kChunk, first_seen(position));
     const int64_t count = std::min<int64_t>((chunk + 1) * kChunk, position + n) - begin;
@@ -125,11 +128,12 @@ class Attending {
     };
     for (int turn = 0; turn < turns_; ++turn) {
       const int used = std::min<int>(kWidth, static_cast<int>(n) * group_ - turn * kWidth);
-      float* seen = parts_of_chunk(memory);
+      float* all = part(memory, t, turn * kWidth);
+      float* seen = is_first ? all : parts_of_chunk(memory);
       attend_chunk<kWidth>(memory + (t / tokens_ * turns_ + turn) * query_, used, keys, values,
                            static_cast<int>(count), what_.head_dim, seen, part_, hide);
-      for (int i = 0; i < used; ++i) {
-        merge(part(memory, t, turn * kWidth + i), seen + i * part_, what_.head_dim);
+      for (int i = 0; i < used && !is_first; ++i) {
+        merge(all + i * part_, seen + i * part_, what_.head_dim);
       }
     }
   }
