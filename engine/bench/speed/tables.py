@@ -41,8 +41,8 @@ EXPLAINED = {
     "a prompt in its own sequence only.",
     "lookup": "The answer quotes the prompt. The model is steered to write it: every step is "
     "computed, then the logit of the next token is raised.",
-    "constrained": "A form of 20 fields, steered in the same way: with forced text, with every "
-    "token sampled, and without a grammar.",
+    "constrained": "A form of 20 fields, steered in the same way: with text that a grammar forces "
+    "or lets foresee, with every token sampled, and without a grammar.",
     "sampler": "Greedy is one maximum; all filters are penalties, top-k 40, top-p, min-p, "
     "temperature. At a vocabulary of 128,256.",
     "http": "Eight streams of the same server's engine, in-process and as events over HTTP.",

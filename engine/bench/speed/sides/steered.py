@@ -43,7 +43,10 @@ class Steered:
         return {"precision": load.precision}
 
     def fill_form(self, way: str) -> dict[str, float]:
-        """The form as compact JSON: "free" of a grammar, "sampled" by it, or "forced"."""
+        """The form as compact JSON: "free" of a grammar, "sampled" by it, or "forced".
+
+        The last is what the engine does by itself: it drafts what the grammar lets foresee, too.
+        """
         text = json.dumps(DOCUMENT, separators=(",", ":"))
         engine, runner = self._engine("form", way, FORM_PROMPT + text)
         grammar = None if way == "free" else engine.grammars.json_schema(SCHEMA, is_compact=True)
@@ -69,7 +72,7 @@ class Steered:
             dtype=self._load.precision,
             num_slots=1,
             forces_tokens=way == "forced",
-            **({} if way == "drafts" else {"max_draft": 0}),
+            **({} if way in ("drafts", "forced") else {"max_draft": 0}),
         )
         runner = ModelRunner(
             model.module,
