@@ -17,6 +17,12 @@ from torch import Tensor, nn
 LEAST_BYTES = 1 << 24
 """A module with less is read from the processor's caches."""
 
+LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+"""Where control groups tell how much memory they may take, in bytes."""
+
 _PAGE = 1 << 12
 _Place = tuple[int, torch.dtype, torch.Size, tuple[int, ...]]
 
@@ -57,13 +63,24 @@ def move_to_large_pages(module: nn.Module) -> int:
 
 
 def free_bytes() -> int:
-    """Memory that is free or can be freed; 0 where the system does not tell."""
+    """Memory that is free or can be freed, no more than the limit of the process' control group.
+
+    0 where the system does not tell.
+    """
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return 0
     found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(found[0]) * 1024 if found else 0
+    free = int(found[0]) * 1024 if found else 0
+    return min([free, *filter(None, map(_limit, LIMITS))])
+
+
+def _limit(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):  # there is no such group, or it says "max"
+        return None
 
 
 def _large_pages(size: int) -> Tensor | None:

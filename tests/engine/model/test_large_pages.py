@@ -76,6 +76,18 @@ def test_nothing_moves_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) ->
     assert move_to_large_pages(module) == 0 and module.weight.data_ptr() == address
 
 
+@pytest.mark.skipif(not HAS_LARGE_PAGES, reason="this system has no large pages")
+def test_a_container_has_its_own_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the machine has is not what the process may take; "max" is no limit."""
+    files = [tmp_path / name for name in ("missing", "none", "some")]
+    files[1].write_text("max\n")
+    monkeypatch.setattr(large_pages, "LIMITS", files)
+    assert large_pages.free_bytes() > 2 * LEAST_BYTES
+    files[2].write_text(f"{LEAST_BYTES}\n")
+    assert large_pages.free_bytes() == LEAST_BYTES
+    assert move_to_large_pages(nn.Linear(SIDE, SIDE)) == 0
+
+
 def test_nothing_moves_where_no_advice_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on systems without large pages."""
     monkeypatch.delattr(mmap, "MADV_HUGEPAGE", raising=False)
