@@ -143,9 +143,9 @@ def markdown(tables: Sequence[Table]) -> str:
         "",
         "By `engine/bench/overheads.py`; medians of one run.",
         "",
-        "Tail-free sampling that has no filter before it needs the order of the whole vocabulary, "
-        "which a radix sort finds in some milliseconds; behind a filter that cuts, as in the "
-        "default order of samplers, it costs what the default chain costs.",
+        "Tail-free sampling that has no filter before it sorts the whole vocabulary, in some "
+        "milliseconds, where the model prefers hardly any token to the others. Behind a filter "
+        "that cuts, as in the default order of samplers, no sampler looks at all of it.",
         "",
         *(f"- {name}: {value}" for name, value in machine().items()),
     ]

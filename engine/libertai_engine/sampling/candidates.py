@@ -24,14 +24,17 @@ class Whole(NamedTuple):
 
     Each is `[rows, 1]` and of the logits less the best one, `d`, over the temperatures that come
     before the first filter: how many tokens there are, the sum of exp(d), the mean of d weighted
-    with that (the entropy is the logarithm of the sum less this mean), and the standard deviation
-    of d among tokens that are not removed. NaN where the filter in question does not ask.
+    with that (the entropy is the logarithm of the sum less this mean), the standard deviation of d
+    among tokens that are not removed, and the sum of the absolute second differences of the sorted
+    probabilities, near enough for the filter to cut at the same place. NaN where the filter in
+    question does not ask, and where the candidates are all tokens.
     """
 
     size: Numbers
     weight: Numbers
     mean: Numbers
     deviation: Numbers
+    curvature: Numbers
 
 
 class Candidates(NamedTuple):

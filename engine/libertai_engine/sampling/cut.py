@@ -18,7 +18,7 @@ import torch
 from libertai_engine.sampling import transforms
 from libertai_engine.sampling.candidates import Candidates, Numbers, Whole, gather
 from libertai_engine.sampling.mirostat import ESTIMATED, mirostat_1, mirostat_2, zipf_count
-from libertai_engine.sampling.order import Ids, Values, among, first_ids
+from libertai_engine.sampling.order import Ids, Values, among, first_ids, sorted_ids
 from libertai_engine.sampling.transforms import FARTHEST
 
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 STEPS = 8  # buckets for each factor of e between probabilities
 BUCKETS = 4096
 HAIR = 1e-9  # so much more than is asked for, so that no rounding of a filter's own sum matters
+TINY = 1e-12  # the same for sums that may be 0
+HEADS = (256, 4096)  # so many of the best tokens mostly tell where a tail begins
+LEAST_SHARE = 0.2  # of all weight: with less of it in a head, a longer one would not help either
+LEAST_CURVATURE = 2e-6  # below half of that the filter thinks of the probabilities as equal
 
 
 @dataclass(slots=True)
@@ -42,6 +46,7 @@ class _Row:
     weight: float = math.nan
     mean: float = math.nan
     deviation: float = math.nan
+    curvature: float = math.nan
 
     def weigh(self) -> Numbers:
         """exp(below) `[vocab]`, and their sum."""
@@ -78,15 +83,15 @@ def first_cutter(filters: Sequence[Filter]) -> int | None:
 
 def _cut_row(
     values: Values, chain: Chain, settings: Sequence[Settings]
-) -> tuple[Ids, tuple[float, float, float, float]]:
+) -> tuple[Ids, tuple[float, ...]]:
     place = first_cutter(chain.filters)
     assert place is not None
     best = values.argmax()  # NaN counts as the largest
     if not np.isfinite(values[best]):  # an error, whatever else is there
-        return np.array([best]), (1.0, 1.0, 0.0, 0.0)
+        return np.array([best]), (1.0, 1.0, 0.0, 0.0, 0.0)
     row = _Row(values, _below(values, settings[:place]), chain.min_keep)
     ids = _KEEPERS[chain.filters[place]](row, settings[place][0])
-    return ids, (float(len(values)), row.weight, row.mean, row.deviation)
+    return ids, (float(len(values)), row.weight, row.mean, row.deviation, row.curvature)
 
 
 def _below(values: Values, heats: Sequence[Settings]) -> Numbers:
@@ -134,6 +139,32 @@ def _keep_zipf(row: _Row, mu: float) -> Ids:
     return first_ids(row.values, int(min(max(k, ESTIMATED), size)))
 
 
+def _keep_tail_free(row: _Row, z: float) -> Ids:
+    """The best tokens, if it is certain from them where the tail begins; else all."""
+    weights = row.weigh()
+    for count in HEADS:
+        ids = first_ids(row.values, count)
+        if count >= len(row.values) or np.isneginf(row.values[ids[-1]]):
+            break
+        probs = weights[ids] / row.weight
+        second = np.abs(np.diff(probs, 2))
+        sums = second.cumsum()
+        # The differences of the others fall to 0 in the end: twice the first of them is the most
+        # that theirs can add up to.
+        least, most = sums[-1], sums[-1] + 2 * probs[-2]
+        ends = [
+            np.flatnonzero((sums > z * total + hair) & (np.arange(len(sums)) >= row.min_keep))[:1]
+            for total, hair in ((least * (1 - HAIR), -TINY), (most * (1 + HAIR), TINY))
+        ]
+        if least > LEAST_CURVATURE and len(ends[1]) and ends[0] == ends[1]:
+            row.curvature = float(least + most) / 2
+            return ids
+        if probs.sum() < LEAST_SHARE:
+            break
+    row.weight = math.nan  # to be summed in order
+    return sorted_ids(row.values)
+
+
 def _keep_above(row: _Row, threshold: float) -> Ids:
     """All that is not further below the best than `threshold` < 0, the best, and `min_keep`."""
     lowest = min(threshold, 0.0) * (1 + HAIR) - HAIR
@@ -162,6 +193,7 @@ _KEEPERS: Mapping[Filter, Keep] = {
     transforms.min_p: _keep_min_p,
     transforms.typical: _keep_typical,
     transforms.top_n_sigma: _keep_sigmas,
+    transforms.tail_free: _keep_tail_free,
     mirostat_1: _keep_zipf,
     mirostat_2: _keep_unsurprising,
 }

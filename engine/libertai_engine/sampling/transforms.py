@@ -56,13 +56,16 @@ def tail_free(candidates: Candidates, z: Numbers, min_keep: Counts) -> Candidate
     probs = probabilities(candidates)
     size = _count(candidates)
     if probs.shape[-1] <= 2:
-        return candidates
+        return candidates._replace(whole=None)
     first = probs[:, :-1] - probs[:, 1:]  # [rows, k - 1]
     second = first[:, :-1] - first[:, 1:]  # [rows, k - 2]
     np.abs(second, out=second)
     # NOTE: the last two candidates of a row have no second difference, whatever padding follows.
     second[_columns(second) >= size - 2] = 0.0
     total = cumulate(second)[:, -1:]
+    if candidates.whole is not None:
+        known = candidates.whole.curvature
+        total = np.where(np.isnan(known), total, known)
     for width in (WIDE, second.shape[-1]):  # most often the tail begins early
         stop = _tail(second[:, :width], total, size, z, min_keep)
         if stop.any(axis=-1).all():
@@ -201,8 +204,11 @@ def _weights(candidates: Candidates) -> tuple[Numbers, Numbers]:
     """exp(logit - best) `[rows, k]`, and the sum of that over all tokens `[rows, 1]`."""
     weights = candidates.logits - candidates.logits[:, :1]
     np.exp(weights, out=weights)
-    whole = candidates.whole
-    return weights, cumulate(weights)[:, -1:] if whole is None else whole.weight
+    known = None if candidates.whole is None else candidates.whole.weight
+    if known is not None and not np.isnan(known).any():
+        return weights, known
+    total = cumulate(weights)[:, -1:]
+    return weights, total if known is None else np.where(np.isnan(known), total, known)
 
 
 def _entropy(candidates: Candidates) -> Numbers:

@@ -24,6 +24,9 @@ CUTTING = (
     {"typical_p": 0.3},
     {"typical_p": 0.97, "top_p": 0.9},
     {"top_n_sigma": 1.3},
+    {"tfs_z": 0.4},
+    {"tfs_z": 0.97, "top_p": 0.9},
+    {"tfs_z": 0.7, "samplers": ("temperature", "tfs_z", "min_p"), "min_p": 0.1},
     {"mirostat": 1, "mirostat_tau": 3.0},
     {"mirostat": 2, "mirostat_tau": 6.0},
     {"top_k": 300, "samplers": ("temperature", "top_k", "min_p"), "min_p": 0.1},
@@ -107,3 +110,21 @@ def test_the_first_ids_are_those_of_all(vocab: int, k: int, levels: int, seed: i
     expected = sorted(range(vocab), key=lambda each: (-numbers[each], each))
     assert sorted_ids(values).tolist() == expected
     assert first_ids(values, k).tolist() == expected[:k]
+
+
+@pytest.mark.parametrize("z", [0.05, 0.5, 0.9, 0.99, 0.9999])
+@pytest.mark.parametrize("spread", [0.001, 1.0, 3.0, 10.0])
+def test_a_tail_begins_where_it_would_among_all(z: float, spread: float) -> None:
+    """Told from the best tokens where it can be, with ties, few tokens left, and neighbours."""
+    chain = chain_of({"tfs_z": z}, 1, 0.8)
+    rows = [row_of(40_000, seed, spread, removed) for seed, removed in ((1, 0.0), (2, 0.996))]
+    rows += [(rows[0] * 2).round() / 2, row_of(40_000, 3, 6.0, 0.0)]
+    logits, chains, values = torch.cat(rows), [chain] * 4, [chain.settings] * 4
+    some = run(cut(logits, chains, values), chains, values)
+    expected = run(all_candidates(logits), chains, values)
+    for row in range(4):
+        alive, others = some.logits[row] > -np.inf, expected.logits[row] > -np.inf
+        assert some.ids[row][alive].tolist() == expected.ids[row][others].tolist()
+        assert np.array_equal(some.logits[row][alive], expected.logits[row][others])
+    peaked = cut(rows[3], [chain], [chain.settings])
+    assert z > 0.99 or peaked.ids.shape[1] <= 4096

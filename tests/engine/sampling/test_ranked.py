@@ -99,8 +99,8 @@ def test_other_rows_and_chains_are_left_to_who_sorts(bad: float) -> None:
     assert draw_by_rank(values, chain, chain.settings, 0.3) is not None
     assert draw_by_rank(values[:WIDE], chain, chain.settings, 0.3) is None
     assert draw_by_rank(np.full_like(values, -np.inf), chain, chain.settings, 0.3) is None
-    tail = chain_of({"tfs_z": 0.9, "dynatemp_range": 0.5})
-    assert draw_by_rank(values, tail, tail.settings, 0.3) is None
+    cutting = chain_of({"top_p": 0.9, "dynatemp_range": 0.5, "samplers": ("temperature", "top_p")})
+    assert draw_by_rank(values, cutting, cutting.settings, 0.3) is None
     values[50] = bad
     assert draw_by_rank(values, chain, chain.settings, 0.3) is None
 
