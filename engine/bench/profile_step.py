@@ -47,11 +47,11 @@ ROOM = 64  # tokens more than are asked for: an answer may end a character
 # The first that fits says what a sample is: a part, then what is in a library's and in a
 # function's name.
 PARTS = (
-    ("matrices", r"kernels-", r"tile|panel|_slice|add_up|gemm|linear"),
+    ("matrices", r"kernels-", r"tile|panel|_slice|add_up|reorder|linear"),
     ("matrices", r"libtorch|libdnnl|libmkl", r"dnnl|mkldnn|gemm|cblas|mkl_"),
     ("matrices", r"anon|\[unknown\]|JIT|memfd", r""),  # code that oneDNN makes for itself
     ("their inputs", r"kernels-", r"prepare|to_bf16|quanti|input"),
-    ("attention", r"kernels-", r"attend|join"),
+    ("attention", r"kernels-", r"attend|join|merge"),
     ("attention", r"libtorch", r"attention|softmax"),
     ("norms, rotation, waits", r"kernels-", r""),
     ("other tensors", r"libtorch|libc10|torch", r""),

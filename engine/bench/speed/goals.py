@@ -158,7 +158,9 @@ def lines(report: Report) -> list[tuple[str, ...]]:
         told = ("not measured", "", "", "")
         if values:
             middle = statistics.median(values)
-            span = f"{middle:.2f} ({min(values):.2f} to {max(values):.2f})"
+            digits = 2 if middle >= 0.1 else 4
+            low, high = min(values), max(values)
+            span = f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
             most = goal.allowed(report)
             possible = f"{most:.2f}" if most else ""
             is_reached = "yes" if goal.is_reached(middle) else "no"
