@@ -37,6 +37,18 @@ struct Rows {
     });
     return out;
   }
+#if defined(KERNELS_VNNI)
+  // The products of two blocks, for which activations are loaded once.
+  static INLINE void dots(const Weights* w, const int8_t* x, int32_t start, Lanes* out) {
+    __m512i sums[2] = {_mm512_set1_epi32(start), _mm512_set1_epi32(start)};
+    each<kQuads>(BODY(q) {
+      __m512i four = quad(x, q);
+      hold(four);
+      each<2>(BODY(b) { sums[b] = _mm512_dpbusd_epi32(sums[b], w[b].quad[q], four); });
+    });
+    each<2>(BODY(b) { out[b] = {_mm512_cvtepi32_ps(sums[b])}; });
+  }
+#endif
   static INLINE Lanes dot(const Weights& w, const int8_t* x, int32_t start) {
 #if defined(KERNELS_VNNI)
     __m512i sum = _mm512_set1_epi32(start);
@@ -161,6 +173,76 @@ void tile(const Matrix& m, const Input& input, int64_t row, int i0, bool is_firs
   });
 }
 
+#if defined(KERNELS_VNNI)
+
+constexpr int kMany = 64;     // activation rows from which on pairs pay
+constexpr int kPairTile = 4;  // activation rows of a pair's tile; from kMany on, each has 3 or 4
+
+// Two blocks from `row` on, times N activation rows from i0 on.
+template <int N>
+void pair(const Matrix& m, const Input& input, int64_t row, int i0, bool is_first, float* y,
+          int64_t stride_y) {
+  const int64_t groups = (m.cols + kGroup - 1) / kGroup, block = row / kRowBlock;
+  const int64_t padded_groups = input.padded / kGroup;
+  const uint8_t* w = static_cast<const uint8_t*>(m.weight) + block * groups * kBlockBytes;
+  const uint16_t* scales = static_cast<const uint16_t*>(m.scale) + block * groups * kRowBlock;
+  const int8_t* x = input.s8 + i0 * int64_t{input.padded};
+  const float* x_scale = input.s8_scale + i0 * padded_groups;
+  const int32_t* start = input.s8_sum + i0 * padded_groups;
+  Lanes sums[2 * N];
+  each<2 * N>(BODY(k) { sums[k] = Lanes::zero(); });
+  for (int64_t g = 0; g < groups; ++g) {
+    Rows::Weights weights[2];
+    Lanes scale[2];
+    each<2>(BODY(b) {
+      const int64_t here = b * groups + g;
+      if (is_first) {
+        for (int line = 0; line < kBlockBytes; line += 64)
+          prefetch(w + here * kBlockBytes + kAhead + line);
+        prefetch(scales + (here + kAhead / kBlockBytes) * kRowBlock);
+      }
+      weights[b] = Rows::unpack(w + here * kBlockBytes);
+      scale[b] = Lanes::load_half(scales + here * kRowBlock);
+    });
+    each<N>(BODY(i) {
+      const int64_t at = i * padded_groups + g;
+      Lanes exact[2];
+      Rows::dots(weights, x + at * kGroup, start[at], exact);
+      each<2>(BODY(b) {
+        const Lanes both = scale[b].times(Lanes::all(x_scale[at]));
+        sums[2 * i + b] = sums[2 * i + b].plus_product(exact[b], both);
+      });
+    });
+  }
+  each<2>(BODY(b) {
+    const int64_t first = row + b * kRowBlock;
+    each<N>(BODY(i) {
+      const Lanes sum = sums[2 * i + b];
+      (m.bias ? sum.plus(Lanes::load(m.bias + first)) : sum).store(y + (i0 + i) * stride_y + first);
+    });
+  });
+}
+
+// As many whole pairs of blocks as rows [begin, end) have, times all activations. What is left
+// begins at the row that is returned.
+int64_t pairs(const Matrix& m, const Input& input, int n, int64_t begin, int64_t end, float* y,
+              int64_t stride_y) {
+  const int tiles = (n + kPairTile - 1) / kPairTile;
+  int64_t row = begin;
+  for (; row + 2 * kRowBlock <= end; row += 2 * kRowBlock) {
+    for (int at = 0; at < tiles; ++at) {
+      const Share some = share_of(n, at, tiles);
+      const int i0 = static_cast<int>(some.begin);
+      some.end - some.begin == kPairTile
+          ? pair<kPairTile>(m, input, row, i0, at == 0, y, stride_y)
+          : pair<kPairTile - 1>(m, input, row, i0, at == 0, y, stride_y);
+    }
+  }
+  return row;
+}
+
+#endif
+
 void tile_of(int count, const Matrix& m, const Input& input, int64_t row, int i0, bool is_first,
              float* y, int64_t stride_y) {
   if constexpr (Rows::kTile >= 12) {
@@ -189,7 +271,12 @@ void int4_slice(const Matrix& matrix, const Input& input, int n, float* y, int64
                 int thread, int threads) {
   const Share blocks = share_of((matrix.rows + kRowBlock - 1) / kRowBlock, thread, threads);
   const int tiles = (n + Rows::kTile - 1) / Rows::kTile;
-  for (int64_t row = blocks.begin * kRowBlock; row < blocks.end * kRowBlock; row += Rows::kLanes) {
+  int64_t row = blocks.begin * kRowBlock;
+#if defined(KERNELS_VNNI)
+  const int64_t last = blocks.end * kRowBlock < matrix.rows ? blocks.end * kRowBlock : matrix.rows;
+  if (n >= kMany) row = pairs(matrix, input, n, row, last, y, stride_y);
+#endif
+  for (; row < blocks.end * kRowBlock; row += Rows::kLanes) {
     if (row >= matrix.rows) return;
     for (int at = 0; at < tiles; ++at) {
       const Share some = share_of(n, at, tiles);
