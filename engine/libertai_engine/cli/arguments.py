@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from libertai_engine.config import DTYPES, KERNELS, EngineConfig
+from libertai_engine.config import DTYPES, KERNELS, MAX_DRAFT, EngineConfig
 from libertai_engine.errors import InvalidRequest
 from libertai_engine.processors import read_processors
 from libertai_engine.sampling_params import SamplingParams
@@ -42,12 +42,24 @@ _SAMPLING: list[tuple[str, tuple[str, ...], type, str]] = [
 ]
 
 
+# Fields of configurations whose flags have other names, as arguments.
+_FLAG_OF = {
+    "context_size": "ctx_size",
+    "batch_tokens": "batch_size",
+    "max_draft": "draft_max",
+    "num_slots": "parallel",
+    "request_timeout": "timeout",
+}
+
+
 def checked(args: Namespace, kind: Callable[..., T], **values: Any) -> T:
     """`kind(**values)`; values that it refuses end the program like any other wrong flag."""
     try:
         return kind(**values)
     except InvalidRequest as error:
-        args.parser.error(str(error))
+        name = _FLAG_OF.get(error.field or "", error.field)
+        flags = [each.option_strings for each in args.parser._actions if each.dest == name]
+        args.parser.error(f"argument {'/'.join(flags[0])}: {error}" if flags else str(error))
         raise AssertionError("argparse exits on errors") from error
 
 
@@ -64,18 +76,35 @@ def model_of(args: Namespace) -> str:
     return args.model or args.model_flag or "demo"
 
 
-def add_engine(parser: ArgumentParser) -> None:
-    """How a model is loaded and run."""
+def add_engine(parser: ArgumentParser, *, drafts: str = f"{MAX_DRAFT} where that is exact") -> None:
+    """How a model is loaded and run; `drafts` is what is guessed ahead by default."""
     group = add_loading(parser)
     group.add_argument(
-        "-c", "--ctx-size", type=int, metavar="N", help="tokens of context in each slot"
+        "-c",
+        "--ctx-size",
+        type=int,
+        metavar="N",
+        help="tokens of context in each slot (default: what the model was trained for)",
     )
-    group.add_argument("-b", "--batch-size", type=int, metavar="N", help="tokens a step, at most")
     group.add_argument(
-        "--prefill-ms", type=int, metavar="N", help="milliseconds a step, at most, that prompts add"
+        "-b",
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help=f"tokens a step, at most (default: {EngineConfig().batch_size})",
     )
     group.add_argument(
-        "--draft-max", type=int, metavar="N", help="tokens guessed ahead, at most (0: none)"
+        "--prefill-ms",
+        type=int,
+        metavar="N",
+        help="milliseconds that prompts add to a step of answers, at most; 0: no limit "
+        f"(default: {EngineConfig().prefill_ms})",
+    )
+    group.add_argument(
+        "--draft-max",
+        type=int,
+        metavar="N",
+        help=f"tokens guessed ahead in a step, at most; 0: none (default: {drafts})",
     )
 
 

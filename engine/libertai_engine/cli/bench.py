@@ -42,7 +42,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     group.add_argument("--rounds", type=int, default=5, metavar="N", help="(default: 5)")
     group.add_argument("--json", action="store_true", help="all values, as JSON")
-    arguments.add_engine(parser)
+    arguments.add_engine(parser, drafts="0")
 
 
 def counts(text: str) -> tuple[int, ...]:
@@ -61,12 +61,15 @@ def run(args: Namespace) -> int:
     for name, least in (("prompt", MIN_PROMPT), ("new", 2), ("rounds", 1)):
         if getattr(args, name) < least:
             args.parser.error(f"argument --{name}: must be at least {least}")
+    needed = args.prompt + args.new + ROOM
+    if 0 < (args.ctx_size or 0) < needed:
+        args.parser.error(f"argument -c/--ctx-size: --prompt and --new need at least {needed}")
     config = arguments.engine_config(
         args,
         arguments.model_of(args),
         num_slots=args.streams[-1],
         max_draft=args.draft_max or 0,
-        context_size=args.ctx_size or args.prompt + args.new + ROOM,
+        context_size=args.ctx_size or needed,
     )
 
     from libertai_engine.cli.timing import Plan

@@ -43,9 +43,18 @@ def add_arguments(parser: ArgumentParser) -> None:
     arguments.add_engine(parser)
     group = parser.add_argument_group("slots")
     group.add_argument(
-        "-np", "--parallel", type=int, metavar="N", help="slots: requests that run at once"
+        "-np",
+        "--parallel",
+        type=int,
+        metavar="N",
+        help=f"slots: requests that run at once (default: {EngineConfig().num_slots})",
     )
-    group.add_argument("--max-queue", type=int, metavar="N", help="requests that may wait")
+    group.add_argument(
+        "--max-queue",
+        type=int,
+        metavar="N",
+        help=f"requests that may wait (default: {EngineConfig().max_queue})",
+    )
     group.add_argument(
         "--slot-save-path",
         type=arguments.folder,
@@ -56,7 +65,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--cache-ram",
         type=arguments.megabytes,
         metavar="MiB",
-        help="memory for prefixes that lost their slot; 0: none, -1: no limit",
+        help="memory for prefixes that lost their slot; 0: none, -1: no limit (default: 1024)",
     )
 
 

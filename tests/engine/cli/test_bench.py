@@ -41,7 +41,10 @@ def test_the_dtype_is_that_of_the_weights(
 
 @pytest.mark.parametrize(
     "flags",
-    [["--prompt", "3"], ["--new", "1"], ["--rounds", "0"], ["--streams", "0"], ["--streams", "a"]],
+    [
+        *(["--prompt", "3"], ["--new", "1"], ["--rounds", "0"], ["--streams", "0"]),
+        *(["--streams", "a"], ["-c", "300"]),
+    ],
 )
 def test_wrong_numbers_are_told(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 2, the flag named, nothing loaded."""
