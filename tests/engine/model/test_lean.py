@@ -151,6 +151,21 @@ def test_neighbours_and_threads_change_nothing(dtype: torch.dtype) -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_calls_change_nothing(dtype: torch.dtype) -> None:
+    """Bit for bit: answers of more tokens than one call has, cut where it is full, or alone."""
+    runner, _ = both(random_model().to(dtype), context_size=2 * MAX_TOKENS)
+    counts = (MAX_TOKENS // 2, MAX_TOKENS, 3, MAX_TOKENS + 1)
+    wanted = (1, MAX_TOKENS // 2 + 5, 0, MAX_TOKENS + 1)
+    rows = tuple(
+        Row(slot, 0, tokens(count, slot), number, num_new=0)
+        for slot, (count, number) in enumerate(zip(counts, wanted, strict=True))
+    )
+    together = runner.run(Batch(rows))
+    assert torch.equal(together, torch.cat([runner.run(Batch((row,))) for row in rows]))
+
+
+@needs_compiler
 def test_prefixes_are_the_same_lanes() -> None:
     """What a native step wrote can be copied, saved, loaded and shifted as the module's can."""
     lean, plain = both(random_model())

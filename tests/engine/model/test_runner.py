@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import torch
 
+from libertai_engine.config import PRECISIONS, Precision
 from libertai_engine.errors import InvalidRequest, ModelLoadError
 from libertai_engine.model.attention import use_slot_lanes
 from libertai_engine.model.batch import Batch, Row
 from libertai_engine.model.kv_cache import KVCache
 from libertai_engine.model.packing import pack
+from libertai_engine.model.quantization import quantize, settle
 from libertai_engine.model.runner import ModelRunner, evaluate
 from tests.fakes import FAMILIES, VOCAB_SIZE, random_model
 
@@ -186,7 +188,20 @@ def test_a_step_stays_on_its_device(family: str) -> None:
 
     A device without memory stands for a GPU: torch refuses to mix it with the CPU all the same.
     """
-    module = random_model(family).to("meta", torch.bfloat16)
+    check_steps(random_model(family).to("meta", torch.bfloat16))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_quantized_step_stays_on_its_device(precision: Precision) -> None:
+    """What torch multiplies in the place of native kernels is there, too."""
+    module = random_model(hidden_size=64, intermediate_size=128, head_dim=16).bfloat16()
+    quantize(module, precision, progress=False)
+    module = module.to("meta")
+    settle(module, None)
+    check_steps(module)
+
+
+def check_steps(module: Any) -> None:
     use_slot_lanes(module)
     cache = KVCache(num_slots=4, context_size=CONTEXT)
     for rows in (
@@ -197,9 +212,8 @@ def test_a_step_stays_on_its_device(family: str) -> None:
         logits = evaluate(module, cache, pack(Batch(rows), module.device))
         wanted = sum(row.num_logits for row in rows)
         assert (logits.shape, logits.device.type) == ((wanted, VOCAB_SIZE), "meta")
-    assert {(lane.device.type, lane.dtype) for pair in cache.lanes for lane in pair} == {
-        ("meta", torch.bfloat16)
-    }
+    lanes = {(lane.device.type, lane.dtype) for pair in cache.lanes for lane in pair}
+    assert lanes == {("meta", torch.bfloat16)}
 
 
 def test_lanes_that_do_not_fit_are_a_load_error() -> None:
