@@ -6,7 +6,8 @@ stays as an earlier run left it. Linux's `perf` is needed, and leave to use it.
 
 An engine answers one stream behind 256 tokens, or eight, or reads prompts of 256 tokens, and `perf`
 looks a thousand times a second where its thread is. The thread takes part in all native work, so
-its samples are shares of a step's time, not of processor time. Models are those of `run.py`.
+its samples are shares of a step's time. Where it waits for other threads or programs without
+running, there is no sample: that is told beside. Models are those of `run.py`.
 """
 
 from __future__ import annotations
@@ -47,31 +48,36 @@ ROOM = 64  # tokens more than are asked for: an answer may end a character
 # The first that fits says what a sample is: a part, then what is in a library's and in a
 # function's name.
 PARTS = (
-    ("matrices", r"kernels-", r"tile|panel|_slice|add_up|reorder|linear"),
+    ("their inputs", r"kernels-", r"prepare|to_bf16|libertai_linear"),
+    ("attention", r"kernels-", r"attend|Attending|decode::(mix|score|join|merge|.*pairs)"),
+    ("norms, rotation, waits", r"kernels-", r"decode::|decoder"),
+    ("matrices", r"kernels-", r""),
     ("matrices", r"libtorch|libdnnl|libmkl", r"dnnl|mkldnn|gemm|cblas|mkl_"),
-    ("matrices", r"anon|\[unknown\]|JIT|memfd", r""),  # code that oneDNN makes for itself
-    ("their inputs", r"kernels-", r"prepare|to_bf16|quanti|input"),
-    ("attention", r"kernels-", r"attend|join|merge"),
+    ("matrices", r"perf-\d+\.map|//anon|\[unknown\]|JIT", r""),  # oneDNN writes code for itself
     ("attention", r"libtorch", r"attention|softmax"),
-    ("norms, rotation, waits", r"kernels-", r""),
     ("other tensors", r"libtorch|libc10|torch", r""),
     ("waits for threads", r"libgomp|libomp", r""),
     ("Python", r"python|ctypes|libffi", r""),
     ("the rest", r"", r""),
 )
-NAMES = (*dict.fromkeys(part for part, _, _ in PARTS), "asleep")
+NAMES = ("matrices", *dict.fromkeys(part for part, _, _ in PARTS if part != "matrices"))
 SAMPLE = re.compile(r"^\s*[0-9a-f]+\s+(.*)\s\((.*)\)\s*$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """One kind of work. `shares` add up to 1; `milliseconds` are a step's, or a prompt's."""
+    """One kind of work. `milliseconds` are a step's, or a prompt's.
+
+    `shares` are those of the time in which the thread ran, and add up to 1; `asleep` is the share
+    of the whole time in which it did not.
+    """
 
     model: str
     precision: str
     work: str
     milliseconds: float
     shares: dict[str, float]
+    asleep: float
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -88,13 +94,13 @@ def part_of(symbol: str, library: str) -> str:
     )
 
 
-def shares_of(lines: Iterable[str], expected: float) -> dict[str, float]:
-    """Of `expected` samples; those that are missing are of a thread that slept."""
+def shares_of(lines: Iterable[str]) -> dict[str, float]:
+    """How the samples are shared among the parts. Raises `ValueError` if there are none."""
     found = (SAMPLE.match(line) for line in lines)
     counts = Counter(part_of(each[1], each[2]) for each in found if each)
-    total = max(expected, float(counts.total()))
-    shares = {name: counts[name] / total for name in NAMES}
-    return shares | {"asleep": 1 - counts.total() / total}
+    if not counts:
+        raise ValueError("perf saw nothing of the engine's thread")
+    return {name: counts[name] / counts.total() for name in NAMES}
 
 
 def sampled(seconds: float, work: Callable[[Callable[[], bool]], None]) -> list[str]:
@@ -177,14 +183,14 @@ def measured(model: str, precision: str, args: argparse.Namespace) -> list[Profi
                 lines, seconds = prompts(engine, args.seconds)
             else:
                 lines, seconds = answers(engine, 1 if work == "answer" else 8, args.seconds)
-            shares = shares_of(lines, RATE * args.seconds)
             found.append(
                 Profile(
                     model=model,
                     precision=precision,
                     work=work,
                     milliseconds=1e3 * seconds,
-                    shares=shares,
+                    shares=shares_of(lines),
+                    asleep=max(0.0, 1 - len(lines) / (RATE * args.seconds)),
                 )
             )
     return found
@@ -192,12 +198,13 @@ def measured(model: str, precision: str, args: argparse.Namespace) -> list[Profi
 
 def page(profiles: Sequence[Profile], about: str) -> str:
     """Markdown."""
-    head = ("model", "weights", "work", "ms", *NAMES)
+    head = ("model", "weights", "work", "ms", *NAMES, "asleep")
     body = [
         (
             *each.key,
             f"{each.milliseconds:.1f}",
             *(f"{100 * each.shares[name]:.1f}" for name in NAMES),
+            f"{100 * each.asleep:.0f}",
         )
         for each in profiles
     ]
@@ -205,7 +212,9 @@ def page(profiles: Sequence[Profile], about: str) -> str:
         "# Where the time of a step goes\n\n"
         "Made by `python engine/bench/profile_step.py`, which says how. Milliseconds of a step of "
         f"one answer behind {PROMPT} tokens, of a step of 8 answers, of a prompt of {PROMPT} "
-        "tokens; then the parts of this time, in per cent.\n\n"
+        "tokens; then the parts of the time in which the thread that runs the model ran, in per "
+        "cent. Asleep: the per cent of the whole time in which it did not run, waiting for other "
+        "threads, or for other programs where the machine was not quiet.\n\n"
         f"{markdown(head, body)}\n\n![Shares](profile.png)\n\n{about}\n"
     )
 
@@ -240,30 +249,34 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", action="append", choices=list(SHAPES), help="default: 1.1B, 60M")
     parser.add_argument("--precision", action="append", choices=PRECISIONS, help="default: all")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each kind of work")
-    parser.add_argument("--threads", type=int, help="default: as many as there are cores")
+    parser.add_argument("--threads", type=int, help="default: one for each core")
     parser.add_argument("--out", type=Path, default=results, help="folder for the files")
     parser.add_argument("--models", type=Path, default=results / "models", help="their folder")
     return parser.parse_args(argv)
 
 
+def keep(found: Sequence[Profile], folder: Path) -> list[Profile]:
+    """Write figures, and those that the folder has of other work; returns all."""
+    data = folder / "profile.json"
+    known = [Profile(**each) for each in json.loads(data.read_text())] if data.exists() else []
+    profiles = {each.key: each for each in (*known, *found)}
+    data.write_text(json.dumps([asdict(each) for each in profiles.values()], indent=1) + "\n")
+    return list(profiles.values())
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Measure, write, print; 0."""
+    """Measure, write, print; 0. What one model was found to do is written when it is known."""
     args = parse_args(argv)
     if shutil.which("perf") is None:
         raise SystemExit("perf is not here: it comes with Linux's tools (linux-perf)")
     args.out.mkdir(parents=True, exist_ok=True)
-    data = args.out / "profile.json"
-    known = [Profile(**each) for each in json.loads(data.read_text())] if data.exists() else []
-    profiles = {each.key: each for each in known}
     for model in args.model or ("1.1B", "60M"):
         for precision in args.precision or PRECISIONS[1:]:
-            for each in measured(model, precision, args):
-                profiles[each.key] = each
-    data.write_text(json.dumps([asdict(each) for each in profiles.values()], indent=1) + "\n")
-    found = list(profiles.values())
-    (args.out / "profile.md").write_text(page(found, "; ".join(machine().values()) + "."))
-    draw(found, args.out / "profile.png")
-    print((args.out / "profile.md").read_text())
+            profiles = keep(measured(model, precision, args), args.out)
+            text = page(profiles, "; ".join(machine().values()) + ".")
+            (args.out / "profile.md").write_text(text)
+    draw(profiles, args.out / "profile.png")
+    print(text)
     return 0
 
 
