@@ -17,11 +17,15 @@ from torch import Tensor, nn
 LEAST_BYTES = 1 << 24
 """A module with less is read from the processor's caches."""
 
-LIMITS = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+SWITCH = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+"""Says `[never]` where advice about pages is taken, and then left aside."""
+
+GROUPS = (
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", ""),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
 )
-"""Where control groups tell how much memory they may take, in bytes."""
+"""Control groups: where they tell in bytes what they may take and have taken, and how names in
+their `memory.stat` begin."""
 
 _PAGE = 1 << 12
 _Place = tuple[int, torch.dtype, torch.Size, tuple[int, ...]]
@@ -63,7 +67,7 @@ def move_to_large_pages(module: nn.Module) -> int:
 
 
 def free_bytes() -> int:
-    """Memory that is free or can be freed, no more than the limit of the process' control group.
+    """Memory that is free or can be freed, on the machine and in the process' control group.
 
     0 where the system does not tell.
     """
@@ -73,14 +77,19 @@ def free_bytes() -> int:
         return 0
     found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
     free = int(found[0]) * 1024 if found else 0
-    return min([free, *filter(None, map(_limit, LIMITS))])
+    left = [_left_in(*group) for group in GROUPS]
+    return min([free, *(each for each in left if each is not None)])
 
 
-def _limit(path: Path) -> int | None:
+def _left_in(folder: Path, limit: str, taken: str, prefix: str) -> int | None:
+    """What a control group may still take, files that it could forget included."""
     try:
-        return int(path.read_text())
-    except (OSError, ValueError):  # there is no such group, or it says "max"
+        most, used = (int((folder / name).read_text()) for name in (limit, taken))
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        cached = sum(int(stat[f"{prefix}{kind}_file"]) for kind in ("active", "inactive"))
+    except (OSError, ValueError, KeyError):  # there is no such group, or it says "max"
         return None
+    return max(0, most - used + cached)
 
 
 def _large_pages(size: int) -> Tensor | None:
@@ -92,6 +101,8 @@ def _large_pages(size: int) -> Tensor | None:
     if advice is None:
         return None
     try:
+        if "[never]" in SWITCH.read_text():
+            return None
         # NOTE: shared memory, the default, has large pages by a switch of its own.
         memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         memory.madvise(advice)

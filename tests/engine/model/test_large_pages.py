@@ -78,13 +78,29 @@ def test_nothing_moves_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.skipif(not HAS_LARGE_PAGES, reason="this system has no large pages")
 def test_a_container_has_its_own_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the machine has is not what the process may take; "max" is no limit."""
-    files = [tmp_path / name for name in ("missing", "none", "some")]
-    files[1].write_text("max\n")
-    monkeypatch.setattr(large_pages, "LIMITS", files)
+    """What it has taken counts, but for files, which it can read again; "max" is no limit."""
+    (tmp_path / "max").write_text("max\n")
+    (tmp_path / "limit").write_text(f"{5 * LEAST_BYTES}\n")
+    (tmp_path / "used").write_text(f"{4 * LEAST_BYTES + 7}\n")
+    (tmp_path / "memory.stat").write_text("anon 1\nmy_active_file 3\nmy_inactive_file 4\n")
+    unlimited = (tmp_path, "max", "used", "my_")
+    missing = (tmp_path / "missing", "max", "used", "my_")
+    monkeypatch.setattr(large_pages, "GROUPS", [unlimited, missing])
     assert large_pages.free_bytes() > 2 * LEAST_BYTES
-    files[2].write_text(f"{LEAST_BYTES}\n")
+    monkeypatch.setattr(large_pages, "GROUPS", [unlimited, (tmp_path, "limit", "used", "my_")])
     assert large_pages.free_bytes() == LEAST_BYTES
+    assert move_to_large_pages(nn.Linear(SIDE, SIDE)) == 0
+    (tmp_path / "used").write_text(f"{6 * LEAST_BYTES}\n")
+    assert large_pages.free_bytes() == 0
+
+
+def test_nothing_moves_where_large_pages_are_switched_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a system takes the advice and gives small pages: a copy for nothing."""
+    switch = tmp_path / "enabled"
+    switch.write_text("always madvise [never]\n")
+    monkeypatch.setattr(large_pages, "SWITCH", switch)
     assert move_to_large_pages(nn.Linear(SIDE, SIDE)) == 0
 
 
