@@ -7,6 +7,7 @@ it and a share of its time, `INCOME`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
@@ -138,21 +139,30 @@ class _Follower:
 
     `balance` is what drafts have saved, less what they cost, in plain steps of one row. Of the
     prompt the first `_num_prompt` tokens, of the answer `_num_generated` have been learned.
+    `seconds` is what it took to ask the grammar since the last step.
     """
 
-    def __init__(self, drafter: Drafter) -> None:
+    def __init__(self, drafter: Drafter, clock: Callable[[], float]) -> None:
         self.trust = Trust()
         self.balance = GRANT
         self.draft = Draft()  # the latest
+        self.seconds = 0.0
         self._drafter = drafter
+        self._clock = clock
         self._num_prompt = 0
         self._num_generated = 0
 
     def look_ahead(self, sequence: Sequence, limit: int) -> None:
         """Make a new draft of at most `limit` tokens: of the grammar, else of the text so far."""
         found = self._drafter.draft(limit) if self._catch_up(sequence) else Draft()
-        foreseen = sequence.foreseen(limit)
+        foreseen = self._foresee(sequence, limit) if self.balance > 0 else ()
         self.draft = Draft(foreseen, FORESEEN) if foreseen else found
+
+    def _foresee(self, sequence: Sequence, limit: int) -> tuple[int, ...]:
+        begun = self._clock()
+        foreseen = sequence.foreseen(limit)
+        self.seconds = self._clock() - begun
+        return foreseen
 
     def affords(self, num_drafted: int, cost: float) -> bool:
         """Whether the balance covers what is lost on average by trying so much of the draft.
@@ -190,7 +200,8 @@ class AdaptiveSpeculator:
     """Drafts by looking up, as long as that pays.
 
     Every drafting sequence has an account. A step without a draft pays in `INCOME`; one with a
-    draft pays in the steps that it saved and takes out what it took longer than a plain one. A
+    draft pays in the steps that it saved and takes out what it took longer than a plain one. What
+    it takes to ask a grammar, which few texts make up for in a small model, is taken out too. A
     draft whose expected loss is not covered is not made. So no sequence is slowed down by much
     more than `INCOME`, whatever its text is. Used by one thread.
     """
@@ -201,11 +212,13 @@ class AdaptiveSpeculator:
         *,
         step_tokens: int = STEP_TOKENS,
         new_drafter: Callable[[], Drafter] = PromptLookup,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """At most `max_draft` tokens for one sequence, and `step_tokens` in one step."""
         self._max_draft = max_draft
         self._step_tokens = step_tokens
         self._new_drafter = new_drafter
+        self._clock = clock
         self._costs = StepCosts()
         self._followers: WeakKeyDictionary[Sequence, _Follower] = WeakKeyDictionary()
 
@@ -236,6 +249,10 @@ class AdaptiveSpeculator:
         for verdict in report.verdicts:
             follower = self._followers.get(verdict.sequence)
             if follower is not None:
+                if plain:
+                    # More than that is not the grammar's doing, but another program's.
+                    follower.balance -= min(follower.seconds / plain, GRANT) * num_rows
+                follower.seconds = 0.0
                 self._book(follower, verdict, verdict.num_saved - cost * verdict.num_drafted)
         if report.is_plain:
             self._costs.observe(num_rows, num_drafted, report.first_seconds)
@@ -266,7 +283,7 @@ class AdaptiveSpeculator:
             return None
         follower = self._followers.get(sequence)
         if follower is None:
-            follower = self._followers[sequence] = _Follower(self._new_drafter())
+            follower = self._followers[sequence] = _Follower(self._new_drafter(), self._clock)
         follower.look_ahead(sequence, limit)
         return follower
 

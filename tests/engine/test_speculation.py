@@ -56,7 +56,9 @@ class Bench:
         self.num_steps = self.num_drafted = 0
         self._tokenizer = tokenizer
 
-    def sequence(self, max_draft: int | None = None) -> Sequence:
+    def sequence(
+        self, max_draft: int | None = None, *, kind: type[Sequence] = Sequence
+    ) -> Sequence:
         """One that has its first token."""
         request = Request(
             prompt_ids=(5, 6, 7),
@@ -64,7 +66,7 @@ class Bench:
             max_tokens=100_000,
             max_draft=max_draft,
         )
-        sequence = Sequence(request, self._tokenizer, 200_000)
+        sequence = kind(request, self._tokenizer, 200_000)
         sequence.accept(SampledToken(60))
         return sequence
 
@@ -128,6 +130,37 @@ def test_drafts_that_are_never_right_cost_little(
     bench = Bench(tokenizer, adaptive(num_matched), cost, luck=0.0)
     bench.speed(50)  # an engine that has seen other answers
     assert bench.speed(200, num_sequences) > 0.97
+
+
+class Foreseeing(Sequence):
+    """One whose grammar takes half of a step to ask, and tells nothing."""
+
+    def foreseen(self, limit: int) -> tuple[int, ...]:
+        Foreseeing.seconds += PLAIN / 2
+        return ()
+
+    seconds = 0.0
+
+
+class Mute(Oracle):
+    """A drafter without drafts."""
+
+    def draft(self, limit: int) -> Draft:
+        return Draft()
+
+
+@pytest.mark.parametrize("num_sequences", [1, 4])
+def test_grammars_that_foresee_nothing_cost_little(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, num_sequences: int
+) -> None:
+    """Looking takes time as well: less than 3 % of that of 200 tokens."""
+    monkeypatch.setattr(Foreseeing, "seconds", 0.0)
+    speculator = AdaptiveSpeculator(15, new_drafter=Mute, clock=lambda: Foreseeing.seconds)
+    bench = Bench(tokenizer, speculator, flat, luck=0.0)
+    sequences = [bench.sequence(kind=Foreseeing) for _ in range(num_sequences)]
+    for _ in range(200):
+        bench.step(sequences)
+    assert 0 < Foreseeing.seconds < 0.03 * bench.seconds
 
 
 @pytest.mark.parametrize(
