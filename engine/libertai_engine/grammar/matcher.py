@@ -46,6 +46,7 @@ class GrammarMatcher:
         self._field = field
         self._tokens: list[int] = []
         self._can_force = True
+        self._can_foresee = True
         self._native = next(forms)
 
     @property
@@ -100,10 +101,11 @@ class GrammarMatcher:
         matcher that fails over it is replaced when it is asked for something that matters.
         """
         native = self._native
-        if limit <= 0 or not self._can_force or native.is_error():
+        if limit <= 0 or not self._can_foresee or native.is_error():
             return []
         text = foresee(native, self._vocabulary, self._vocabulary.spell(self._tokens[-RECENT:]))
-        self._can_force = not native.is_error()
+        # NOTE: what is forced stays so, or else a guess would change the answer's tokens.
+        self._can_foresee = not native.is_error()
         return self._vocabulary.tokenize(text.decode(errors="ignore"))[:limit]
 
     def completion(self, limit: int) -> list[int] | None:
