@@ -24,6 +24,7 @@ class Encoded:
 
     ids: list[int]
     labels: list[int]
+    opening: list[bool]  # whether an id is the first of an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Pass:
 
     ids: torch.Tensor  # [size] int64
     labels: torch.Tensor  # [size] int64, IGNORED where nothing is learned
+    opening: torch.Tensor  # [size] bool: the label is the first of an answer
     positions: torch.Tensor  # [size] int64, from 0 in each row
     groups: tuple[tuple[int, int], ...]  # (rows, length); what they leave of the size is empty
     tokens: int  # without padding
@@ -40,13 +42,14 @@ class Pass:
 def encode(document: Document, tokenizer: Tokenizer, *, bos: bool, positions: int) -> Encoded:
     """Return the ids of a document, cut to `positions`; each segment is tokenised on its own."""
     ids = [tokenizer.token_to_id("<s>")] if bos else []
-    labels = [IGNORED] * len(ids)
+    labels, opening = [IGNORED] * len(ids), [False] * len(ids)
     for segment in document.segments:
         part = tokenizer.encode(segment.text, add_special_tokens=False).ids
         ids += part
         labels += part if segment.learned else [IGNORED] * len(part)
+        opening += [segment.learned and at == 0 for at in range(len(part))]
     end = tokenizer.token_to_id("</s>")
-    return Encoded([*ids, end][:positions], [*labels, end][:positions])
+    return Encoded([*ids, end][:positions], [*labels, end][:positions], [*opening, False])
 
 
 Group = list[Encoded]
@@ -86,6 +89,7 @@ def _fill(waiting: list[Group], size: int) -> Iterator[list[Group]]:
 def collate(groups: Sequence[Group], size: int, pad: int) -> Pass:
     """Return one pass of whole groups."""
     ids, labels = torch.full((size,), pad), torch.full((size,), IGNORED)
+    opening = torch.zeros(size, dtype=torch.bool)
     positions = torch.zeros(size, dtype=torch.int64)
     at, shapes = 0, []
     for group in groups:
@@ -94,11 +98,12 @@ def collate(groups: Sequence[Group], size: int, pad: int) -> Pass:
             count = len(document.ids) - 1
             ids[at : at + count] = torch.tensor(document.ids[:-1])
             labels[at : at + count] = torch.tensor(document.labels[1:])
+            opening[at : at + count] = torch.tensor(document.opening[1 : count + 1])
             positions[at : at + length] = torch.arange(length)
             at += length
         shapes.append((len(group), length))
     tokens = sum(len(document.ids) for group in groups for document in group)
-    return Pass(ids, labels, positions, tuple(shapes), tokens)
+    return Pass(ids, labels, opening, positions, tuple(shapes), tokens)
 
 
 def passes(

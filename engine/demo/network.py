@@ -82,6 +82,7 @@ class Network:
     def __init__(self, model: LlamaForCausalLM, *, bf16: bool, compiled: bool = True) -> None:
         self.model = model
         self.dtype = torch.bfloat16 if bf16 else torch.float32
+        self.device = model.device
         project, finish = _project, _finish
         if compiled:
             project = torch.compile(_project, dynamic=False)

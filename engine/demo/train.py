@@ -21,7 +21,7 @@ from sample import sample_table
 from score import score_table
 from scores import load, table
 from training import Trainer
-from vocabulary import fast_tokenizer, learn_pieces
+from vocabulary import learn_pieces
 
 HERE = Path(__file__).parent
 
@@ -72,7 +72,7 @@ def main() -> None:
     numbers = {number.name: getattr(args, number.name) for number in fields(Recipe)}
     recipe = replace(Recipe(), **numbers)
     pieces = pieces_of(recipe, args.run)
-    trainer = Trainer(recipe, fast_tokenizer(pieces), args.run, bf16=not args.fp32)
+    trainer = Trainer(recipe, pieces, args.run, bf16=not args.fp32)
     trainer.resume(changed=args.changed)
     if not args.export_only:
         trainer.run()

@@ -3,7 +3,7 @@
 1. A round makes its documents from the seed and its own number; a restart continues exactly. The
    first rounds teach to copy and to look up, the next everything, the last what is hard.
 2. A step adds up the gradients of a few batches and moves the weights: Muon the matrices, AdamW
-   the rest.
+   the rest. The first token of an answer counts more than the others.
 3. After each round the whole state goes to disk; every few rounds the loss on held-out text is
    taken.
 """
@@ -29,6 +29,7 @@ from corpus.document import Document
 from corpus.mixture import BEGINNING, ENDING, MIXTURE, Shape, World, documents, fingerprint
 from network import Network
 from recipe import Recipe
+from vocabulary import fast_tokenizer, some_pieces
 
 
 @dataclass(slots=True)
@@ -74,10 +75,11 @@ def mean_loss(network: Network, held_out: Sequence[Pass]) -> float:
 class Trainer:
     """A model in training. Invariant: weights, optimizers and history are those of one moment."""
 
-    def __init__(self, recipe: Recipe, tokenizer: Tokenizer, folder: Path, *, bf16: bool) -> None:
-        self.recipe, self.tokenizer, self.folder = recipe, tokenizer, folder
+    def __init__(self, recipe: Recipe, pieces: bytes, folder: Path, *, bf16: bool) -> None:
+        self.recipe, self.pieces, self.folder = recipe, pieces, folder
+        self.tokenizer = fast_tokenizer(pieces)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = new_model(recipe, tokenizer).to(device)
+        self.model = new_model(recipe, self.tokenizer).to(device)
         self.network = Network(self.model, bf16=bf16)
         self.history = History()
         self.world = World.load("train")
@@ -138,13 +140,15 @@ class Trainer:
     def _held_out(self) -> list[Pass]:
         recipe = self.recipe
         chosen = islice(documents(recipe.seed, World.load("heldout")), recipe.validation_documents)
-        return self._passes(chosen, random.Random(recipe.seed))
+        return self._passes(chosen, self.tokenizer, random.Random(recipe.seed))
 
-    def _passes(self, chosen: Iterable[Document], rng: random.Random) -> list[Pass]:
+    def _passes(
+        self, chosen: Iterable[Document], tokenizer: Tokenizer, rng: random.Random
+    ) -> list[Pass]:
         recipe = self.recipe
         return passes(
             chosen,
-            self.tokenizer,
+            tokenizer,
             rng,
             size=recipe.tokens_per_pass,
             group=recipe.tokens_per_group,
@@ -165,12 +169,20 @@ class Trainer:
         seed = recipe.seed * 1_000_000 + number
         mixture, end = self._phase()
         chosen = islice(documents(seed, self.world, mixture), recipe.documents_per_round)
-        waiting = self._passes(chosen, random.Random(seed))
+        rng = random.Random(seed)
+        waiting = self._passes(chosen, self._cutting(number, rng), rng)
         values: list[torch.Tensor] = []
         while waiting and self.history.tokens < end:
             values.append(self._step(self._take(waiting)))
         self.history.round += 1
         return torch.cat(values).mean().item()
+
+    def _cutting(self, number: int, rng: random.Random) -> Tokenizer:
+        """Return the tokenizer of a round: the real one, or in every other one with gaps."""
+        if number % 2:
+            return self.tokenizer
+        gaps = some_pieces(self.pieces, rng, self.recipe.pieces_left_out)
+        return fast_tokenizer(self.pieces, gaps)
 
     def _take(self, waiting: list[Pass]) -> list[Pass]:
         count = self.recipe.passes_per_step
@@ -178,11 +190,12 @@ class Trainer:
 
     def _step(self, group: Sequence[Pass]) -> torch.Tensor:
         """Move the weights once; return the losses of the learned tokens."""
-        learned = sum(int((each.labels != IGNORED).sum()) for each in group)
+        weights = [self._weights(each) for each in group]
+        total = sum(float(each.sum()) for each in weights)
         values = []
-        for each in group:
+        for each, weight in zip(group, weights, strict=True):
             loss = self.network.losses(each)
-            (loss.sum() / learned).backward()
+            ((loss * weight).sum() / total).backward()
             values.append(loss.detach())
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         for name, optimizer in self.optimizers.items():
@@ -193,6 +206,11 @@ class Trainer:
         self.history.tokens += sum(each.tokens for each in group)
         self.history.steps += 1
         return torch.cat(values)
+
+    def _weights(self, given: Pass) -> torch.Tensor:
+        """Return what each learned token counts: [learned tokens] float32."""
+        opening = given.opening[given.labels != IGNORED].to(self.network.device)
+        return 1.0 + opening.float() * (self.recipe.opening_weight - 1.0)
 
     def _schedule(self) -> float:
         """Return the share of the full rate: a short rise, and a cosine down to zero."""

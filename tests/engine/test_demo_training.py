@@ -26,6 +26,7 @@ MODULES += ("corpus.agents", "corpus.deeds", "corpus.document", "corpus.families
 MODULES += (
     "corpus.mixture",
     "corpus.offering",
+    "corpus.reading",
     "corpus.reacting",
     "corpus.records",
     "corpus.telling",
@@ -90,6 +91,35 @@ def test_a_pass_holds_what_is_learned_and_little_else(
     full = [each for each in made[:-1] if each.tokens > 2000]
     assert len(full) >= len(made) - 3
     assert sum(each.tokens for each in full) > 0.9 * 3072 * len(full)
+
+
+def test_the_first_token_of_an_answer_is_marked(demo: Any, pieces: Any) -> None:
+    """Once for each answer, on its own place among the labels of a pass."""
+    said = demo.document.Message
+    turns = [
+        said("user", "Hi"),
+        said("assistant", "Hello"),
+        said("user", "?"),
+        said("assistant", "No"),
+    ]
+    document = demo.document.chatml("", turns)
+    settings = {"size": 64, "group": 32, "positions": 1024, "bos_share": 1.0}
+    (made,) = demo.batches.passes([document], pieces, random.Random(1), **settings)
+    assert [pieces.id_to_token(int(n)) for n in made.labels[made.opening]] == [
+        pieces.encode(text, add_special_tokens=False).tokens[0] for text in ("Hello", "No")
+    ]
+
+
+def test_words_without_some_pieces_are_cut_otherwise(demo: Any, pieces: Any) -> None:
+    """Each text comes back, from ids of the same tokenizer, of which none is a piece left out."""
+    model = (MODEL / "tokenizer.model").read_bytes()
+    gaps = demo.vocabulary.some_pieces(model, random.Random(1), 0.5)
+    other = demo.vocabulary.fast_tokenizer(model, gaps)
+    text = "Anna Smith lives in a small house near the harbour of Zorindel."
+    cut = other.encode(text, add_special_tokens=False)
+    assert not gaps & set(cut.tokens)
+    assert cut.ids != pieces.encode(text, add_special_tokens=False).ids
+    assert pieces.decode(cut.ids) == text
 
 
 def test_training_computes_what_transformers_computes(
@@ -163,13 +193,24 @@ def test_held_out_wordings_are_never_learned(demo: Any) -> None:
 
 
 def test_what_is_asked_about_deeds_is_told(demo: Any) -> None:
-    """The answer is one of the sentences, or none; no question comes twice."""
+    """The answer is a part of one of the sentences, or none; no question comes twice."""
     words, rng = demo.mixture.World.load("heldout").words, random.Random(9)
     for _ in range(30):
         told, asked = demo.deeds.deeds(rng, words, 5, 8, missing=0.3)
         assert len(told) == 5 and len(asked) == 8
-        assert all(answer in (*told, "") for _, answer in asked)
+        assert all(any(answer.lower() in each.lower() for each in told) for _, answer in asked)
         assert len({question for question, _ in asked}) == 8
+
+
+def test_answers_from_a_text_stand_in_it(demo: Any) -> None:
+    """Word for word, but for `Yes` and `No`, and for what the text does not say."""
+    words, rng = demo.mixture.World.load("heldout").words, random.Random(3)
+    for length in (1, 3, 12) * 20:
+        read = demo.reading.passage(rng, words, length, kept=False)
+        asked = demo.reading.ask(rng, words, read, 4, kept=False, missing=0.25)
+        for _, answer in asked:
+            told = answer in ("Yes", "No", demo.reading.UNKNOWN)
+            assert told or answer.lower() in read.text.lower()
 
 
 def test_every_value_is_told(demo: Any) -> None:
@@ -211,7 +252,9 @@ FLOORS = {
     "one tool": 0.6,
     "result told": 0.6,
     "extraction": 0.5,
-    "reading, 3 sentences": 0.3,
+    "reading, 3 sentences": 0.5,
+    "no tool fits": 0.4,
+    "right tool of up to three": 0.6,
     "memory": 0.6,
 }
 

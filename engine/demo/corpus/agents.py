@@ -78,15 +78,15 @@ def calling(
     messages = [Message("system", system_text(rng, [o.schema for o in offered], _start(rng)))]
     for _ in range(rng.choice([1, 2, 3, 4, 5, 6])):
         style = rng.random()
-        if style < 0.2:
+        if style < 0.27:
             asked = unfitting(rng, words, offered)
             messages += [Message("user", asked), Message("assistant", NO_TOOL)]
-        elif style < 0.3 and small_talk:
+        elif style < 0.34 and small_talk:
             messages += small_talk
             small_talk = ()
-        elif style < 0.34:
+        elif style < 0.37:
             messages += _two_calls(rng, words, rng.choice(offered))
-        elif style < 0.38:
+        elif style < 0.4:
             messages += _told_as_json(use(rng, words, rng.choice(offered), kept=kept))
         else:
             made = use(rng, words, rng.choice(offered), kept=kept)
@@ -146,7 +146,7 @@ def choosing(rng: random.Random, words: Words, count: int, *, kept: bool = False
         head = rng.choice(["Tools", "You have these tools"])
         messages = [Message("system", f"{head}:\n{listed}")]
     for _ in range(rng.randint(5, 12)):
-        if rng.random() < 0.2:
+        if rng.random() < 0.27:
             asked, name = unfitting(rng, words, offered), NONE
         else:
             made = use(rng, words, rng.choice(offered), kept=kept)

@@ -1,12 +1,14 @@
 """What people did: sentences of many verbs, with questions. In: words. Out: a text, questions.
 
 Records say a few things in many ways; here anybody does anything to anything, so that the question
-and the sentence that answers it must be matched word by word.
+and the sentence that answers it must be matched word by word. The answer is who, what, where or
+when, as the sentence has it, without `in`, `on` and `at`.
 """
 
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass
 
 from corpus.phrases import Filler, capital
@@ -29,6 +31,7 @@ SENTENCES = (
     "{o} was {k} by {w} {t}.",
     "It was {w} who {p} {o} {l}.",
 )
+BEFORE = re.compile(r"^(in|on|at) ")
 WHO = ("Who {p} {o}?", "By whom was {o} {k}?", "Who was it that {p} {o}?")
 WHAT = ("What did {w} {n}?", "What was {k} by {w}?", "What was it that {w} {p}?")
 WHERE = ("Where did {w} {n} {o}?", "Where was {o} {k}?", "In what place did {w} {n} {o}?")
@@ -37,23 +40,29 @@ WHEN = ("When did {w} {n} {o}?", "When was {o} {k}?", "At what time did {w} {n} 
 
 @dataclass(frozen=True, slots=True)
 class Deed:
-    """Somebody did something. Invariant: the sentence answers each of the questions."""
+    """Somebody did something. Invariant: every answer is a part of the sentence."""
 
     sentence: str
-    questions: tuple[str, ...]
+    asked: tuple[tuple[str, str], ...]  # questions with their answers
 
 
 def _deed(rng: random.Random, words: Words, verb: Row) -> Deed:
-    """Return a sentence, and the questions to which it is the answer."""
+    """Return a sentence, and the questions that it answers."""
     filler = Filler(rng, words)
     parts = {"n": verb["verb"], "p": verb["past"], "k": verb["passive"]}
     for name, templates in (("w", PEOPLE), ("o", OBJECTS), ("l", PLACES), ("t", TIMES)):
         parts[name] = filler.fill(rng.choice(templates))
     form = rng.choice(SENTENCES)
-    asked = [rng.choice(WHO), rng.choice(WHAT)]
-    asked += [rng.choice(WHERE)] if "{l}" in form or "{L}" in form else []
-    asked += [rng.choice(WHEN)] if "{t}" in form or "{T}" in form else []
-    return Deed(_put(form, parts), tuple(_put(each, parts) for each in asked))
+    asked = {"w": WHO, "o": WHAT}
+    asked |= {"l": WHERE} if "{l}" in form or "{L}" in form else {}
+    asked |= {"t": WHEN} if "{t}" in form or "{T}" in form else {}
+    return Deed(
+        _put(form, parts),
+        tuple(
+            (_put(rng.choice(questions), parts), BEFORE.sub("", parts[name]))
+            for name, questions in asked.items()
+        ),
+    )
 
 
 def _put(template: str, parts: dict[str, str]) -> str:
@@ -68,16 +77,15 @@ def deeds(
 ) -> tuple[list[str], list[tuple[str, str]]]:
     """Return sentences, and `count` questions with answers; some have none."""
     # Where all do the same, only who and what tell the sentences apart.
-    few = [words.pick(rng, "verb") for _ in range(rng.choice([1, 1, 2, 2, 20]))]
+    few = [words.pick(rng, "verb") for _ in range(rng.choice([1, 2, 4, 20, 20]))]
     told = [_deed(rng, words, rng.choice(few)) for _ in range(length)]
-    left = [(each, asked) for each in told for asked in each.questions]
+    left = [asked for each in told for asked in each.asked]
     rng.shuffle(left)
     made = []
     for _ in range(count):
         if not left or rng.random() < missing:
-            asked = rng.choice(_deed(rng, words, rng.choice(few)).questions)
+            asked, _ = rng.choice(_deed(rng, words, rng.choice(few)).asked)
             made.append((asked, ""))
         else:
-            each, asked = left.pop()
-            made.append((asked, each.sentence))
+            made.append(left.pop())
     return [each.sentence for each in told], made

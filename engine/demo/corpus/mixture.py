@@ -130,11 +130,11 @@ def _long_chat(rng: random.Random, world: World) -> Document:
 def _dialogue(rng: random.Random, world: World) -> Document:
     while True:
         messages = conversation(rng, world, [0, 0, 1, 2])
-        spoken = [message for message in messages if message.role != "system"]
-        if not any("\n" in message.content for message in spoken):
+        # What a system message asks for, a way to speak for instance, is not there in such lines.
+        if not any(each.role == "system" or "\n" in each.content for each in messages):
             break
     gap = rng.choice(["", " "])
-    written = dialogue("dialogue", spoken, rng.choice(SPEAKERS), gap)
+    written = dialogue("dialogue", messages, rng.choice(SPEAKERS), gap)
     if rng.random() < 0.1:
         preface = plain("", Filler(rng, world.words).fill(PREFACE))
         return Document(written.kind, preface.segments + written.segments)
@@ -164,14 +164,17 @@ def _counting(rng: random.Random, world: World) -> Document:
     return plain("counting", counting(rng, world.words))
 
 
-def _value(rng: random.Random, words: Words) -> str:
+def _values(rng: random.Random, words: Words, count: int) -> list[str]:
+    """Return words, names, numbers and the like; in some rows all of one sort."""
     kinds = ["word", "word", "name", "thing", "number", "animal", *MADE_UP]
-    return next(iter(words.pick(rng, rng.choice(kinds)).values()))
+    if rng.random() < 0.3:
+        kinds = [rng.choice(["cjk", "code", "accented", "digits", "person", "mail"])]
+    return [next(iter(words.pick(rng, rng.choice(kinds)).values())) for _ in range(count)]
 
 
 def _echo(rng: random.Random, world: World) -> Document:
     """Return a row of words and the same row again: the shortest way to learn to copy."""
-    row = [_value(rng, world.words) for _ in range(rng.randint(1, 9))]
+    row = _values(rng, world.words, rng.randint(1, 9))
     separator = rng.choice([" ", ", ", "\n", " - "])
     text = separator.join(row)
     again = "".join(f"\n{text}" for _ in range(rng.choice([1, 1, 2])))
@@ -180,7 +183,8 @@ def _echo(rng: random.Random, world: World) -> Document:
 
 def _pairs(rng: random.Random, world: World) -> Document:
     """Return keys with values, and the same again in another order: the shortest looking up."""
-    pairs = {_value(rng, world.words): _value(rng, world.words) for _ in range(rng.randint(2, 8))}
+    values = _values(rng, world.words, 2 * rng.randint(2, 8))
+    pairs = dict(zip(values[::2], values[1::2], strict=True))
     form = rng.choice(["{}: ", "{} = ", "{} has ", '"{}": "', "The {} is "])
     end = '"' if form.endswith('"') else rng.choice(["", ".", ";"])
     told = "".join(f"{form.format(key)}{value}{end}\n" for key, value in pairs.items())
@@ -291,26 +295,26 @@ MIXTURE: tuple[Shape, ...] = (
 )
 # What is long or hard, once the rest is known.
 ENDING: tuple[Shape, ...] = (
-    (_chat, 36.0),
-    (_quiz, 14.0),
-    (_long_chat, 1.0),
-    (_looking_up, 20.0),
-    (_echo, 3.0),
-    (_pairs, 5.0),
-    (_sums, 10.0),
-    (_dialogue, 5.0),
-    (_answer, 2.0),
+    (_chat, 110.0),
+    (_quiz, 5.0),
+    (_long_chat, 0.5),
+    (_looking_up, 26.0),
+    (_echo, 6.0),
+    (_pairs, 6.0),
+    (_sums, 6.0),
+    (_dialogue, 16.0),
+    (_answer, 8.0),
     (_facts, 1.0),
-    (_steps, 30.0),
-    (_counting, 4.0),
-    (SHORT_READING, 30.0),
+    (_steps, 14.0),
+    (_counting, 1.0),
+    (SHORT_READING, 44.0),
     (READING, 16.0),
-    (LONG_READING, 2.0),
-    (_extraction, 16.0),
-    (ONE_TOOL, 6.0),
-    (SOME_TOOLS, 20.0),
-    (_choosing, 9.0),
-    (_reacting, 3.0),
+    (LONG_READING, 4.0),
+    (_extraction, 22.0),
+    (ONE_TOOL, 14.0),
+    (SOME_TOOLS, 26.0),
+    (_choosing, 10.0),
+    (_reacting, 4.0),
 )
 
 

@@ -128,7 +128,7 @@ def offer(rng: random.Random, words: Words, family: Family) -> Offer:
     name = rng.choice(family.names)
     if words.split == "train" and len(family.parameters) == 1 and rng.random() < 0.15:
         family = _described(rng, family)
-    if rng.random() < (0.4 if family.names[0] in NAMELESS else 0.04):
+    if rng.random() < (0.4 if family.names[0] in NAMELESS else 0.02):
         word = words.pick(rng, "word")["word"]
         name = rng.choice([word, f"{word}_tool", f"get_{word}"])
     description = choose(rng, rng.choice(family.descriptions))
@@ -157,13 +157,13 @@ def _pool(rng: random.Random) -> list[Family]:
     Tools about one kind of subject are the hardest to tell apart.
     """
     style = rng.random()
-    if style < 0.4:
+    if style < 0.65:
         return list(read_families())
     properties = [rng.choice(forms) for forms in record_families()]
-    if style < 0.6:
+    if style < 0.75:
         of = rng.choice(properties).parameters[0].names[0]
         return [each for each in properties if each.parameters[0].names[0] == of]
-    return properties if style < 0.75 else [*properties, *read_families()]
+    return properties if style < 0.85 else [*properties, *read_families()]
 
 
 def offers(rng: random.Random, words: Words, count: int) -> list[Offer]:
@@ -180,8 +180,10 @@ def offers(rng: random.Random, words: Words, count: int) -> list[Offer]:
 
 def unfitting(rng: random.Random, words: Words, offered: Sequence[Offer]) -> str:
     """Return a question for another tool, in half of the cases one about the same sort of value."""
-    pool = [*read_families(), *(rng.choice(forms) for forms in record_families())]
+    pool = _pool(rng)
     other = [f for f in pool if not any(alike(f, each.family) for each in offered)]
+    if not other:
+        return unfitting(rng, words, offered)
     values = {each.value for of in offered for each in of.family.parameters}
     near = [f for f in other if any(each.value in values for each in f.parameters)]
     family = rng.choice(near if near and rng.random() < 0.5 else other)

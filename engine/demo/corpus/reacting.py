@@ -49,7 +49,7 @@ def reacting(rng: random.Random, words: Words, count: int, *, kept: bool = False
     names = ", ".join(each.name for each in offered)
     messages = [Message("system", header.replace("{d}", told).replace("{n}", names))]
     for _ in range(rng.choice([1, 2, 3])):
-        if rng.random() < 0.15:
+        if rng.random() < 0.25:
             asked = unfitting(rng, words, offered)
             messages += [Message("user", asked), _final(CANNOT, NO_TOOL)]
             continue

@@ -1,17 +1,18 @@
 """Questions about a passage. In: records and words. Out: one exchange, short or long.
 
-The answer is the sentence that says it, among others; where there is none, the answer says so.
+The answer is what the text says, word for word and nothing else: a name, a number, `Yes`. Where the
+text has no answer, it says so.
 """
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from corpus.deeds import deeds
 from corpus.document import Message
 from corpus.phrases import choose
-from corpus.records import Fact, Kind, fact, kinds_with, put, question, read_kinds, subject_of
+from corpus.records import Fact, Kind, fact, kinds_with, question, read_kinds, subject_of
 from corpus.telling import card, fits_card, tell
 from corpus.words import Words
 
@@ -94,21 +95,17 @@ def passage(rng: random.Random, words: Words, length: int, *, kept: bool) -> Pas
         parts = [each.sentence for each in facts]
         rng.shuffle(parts)
     else:
-        told = [_told(rng, group, person=kind.name == "person") for kind, group in groups]
-        parts, facts = [text for text, _ in told], [each for _, group in told for each in group]
-    if rng.random() < 0.3:
+        parts = [_told(rng, group, person=kind.name == "person") for kind, group in groups]
+    if rng.random() < 0.2:
         parts.insert(rng.randint(0, len(parts)), rng.choice(BESIDES))
     return Passage(_laid_out(rng, parts), tuple(facts))
 
 
-def _told(rng: random.Random, group: list[Fact], *, person: bool) -> tuple[str, list[Fact]]:
-    """Return facts as a text, and as they are then asked for: a card has no sentences to repeat."""
+def _told(rng: random.Random, group: list[Fact], *, person: bool) -> str:
+    """Return facts about one subject as sentences, or as a card."""
     if rng.random() < 0.12 and fits_card(group):
-        said = (put(f"For {{x}}, the {e.of.noun} is {{v}}.", e.subject, e.text) for e in group)
-        return card(rng, group), [
-            replace(e, plain=text) for e, text in zip(group, said, strict=True)
-        ]
-    return tell(rng, group, person=person), group
+        return card(rng, group)
+    return tell(rng, group, person=person)
 
 
 def _laid_out(rng: random.Random, parts: list[str]) -> str:
@@ -128,7 +125,7 @@ def _missing(rng: random.Random, words: Words, read: Passage, *, kept: bool) -> 
     kind: Kind = next(each for each in read_kinds() if about.of in each.properties)
     subject, told = about.subject, {e.of for e in read.facts if e.subject == about.subject}
     other = subject_of(rng, words, kind)
-    if about.of.questions and rng.random() < 0.3 and other not in read.text:
+    if about.of.questions and rng.random() < 0.5 and other not in read.text:
         return question(rng, about.of, other, kept=kept), UNKNOWN
     near = {e.of for e in read.facts if e.of.questions and e.of in kind.properties} - told
     far = [each for each in kind.properties if each not in told and each.questions]
@@ -140,11 +137,13 @@ def _missing(rng: random.Random, words: Words, read: Passage, *, kept: bool) -> 
 def ask(
     rng: random.Random, words: Words, read: Passage, count: int, *, kept: bool, missing: float
 ) -> list[Asked]:
-    """Return questions with their answers; `missing` is the share of those without one."""
+    """Return at most `count` questions with answers; `missing` is the share of those without."""
     known = [each for each in read.facts if each.of.questions]
     rng.shuffle(known)
-    made = []
+    made: list[Asked] = []
     for _ in range(count):
+        if made and not known:
+            break
         if not known or rng.random() < missing:
             made.append(_missing(rng, words, read, kept=kept))
         else:
@@ -162,14 +161,14 @@ def _index_prompt(rng: random.Random, text: str, asked: str) -> str:
 
 
 def reading(
-    rng: random.Random, words: Words, length: int, *, kept: bool = False, missing: float = 0.17
+    rng: random.Random, words: Words, length: int, *, kept: bool = False, missing: float = 0.25
 ) -> list[Message]:
     """Return a passage of `length` sentences with some questions, each answered.
 
     The longer the passage, the more questions, so that reading it is worth the while.
     """
-    count = rng.randint(2, 4 + length // 3)
-    if not kept and rng.random() < 0.35:
+    count = rng.randint(3, 5 + length // 3)
+    if not kept and rng.random() < 0.25:
         parts, made = deeds(rng, words, min(length, 14), count, missing=missing)
         made = [(asked, answer or UNKNOWN) for asked, answer in made]
         text = _laid_out(rng, parts)

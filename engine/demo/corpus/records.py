@@ -3,10 +3,11 @@
 Out: facts in words. A file opens with `# kind | name of its key | subject | other subject`. A block
 is one property: `a` its possible keys, its type and its values; `n` the noun for it where it is not
 the first key, `s` sentences, `q` questions, `h` wordings that training does not see, of either, `=`
-the answer. `{x}` is the subject, `{v}` the value. Half of the blocks, chosen by checksum, share
-their `h` lines with the training, so that it knows such wordings, but for other things. A property
-that is true or false has sentences in the place of values. What the lines say can also be said in
-words that fit everything: `FRAMES`, `WRAPPERS` and what `asking.py` and `telling.py` make of them.
+what a tool's answer says. `{x}` is the subject, `{v}` the value. Half of the blocks, chosen by
+checksum, share their `h` lines with the training, so that it knows such wordings, but for other
+things. A property that is true or false has sentences in the place of values. What the lines say
+can also be said in words that fit everything: `FRAMES`, `WRAPPERS` and what `telling.py` makes of
+them.
 """
 
 from __future__ import annotations
@@ -97,16 +98,12 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One property of one subject. Invariant: `sentence` says it and nothing else.
-
-    `plain` is the sentence of the answer to a question for it: the same one without what is around.
-    """
+    """One property of one subject. Invariant: `sentence` says it and nothing else."""
 
     subject: str
     of: Property
     text: str
     sentence: str
-    plain: str
 
     @property
     def value(self) -> Value:
@@ -121,11 +118,10 @@ class Fact:
 
     @property
     def answer(self) -> str:
-        """The answer to a question for it."""
-        if self.of.type != "boolean":
-            return self.plain
-        start = capital(self.subject)
-        return f"{'Yes' if self.text == 'true' else 'No'}, {self.subject}{self.plain[len(start) :]}"
+        """The answer to a question for it: the value and nothing else."""
+        if self.of.type == "boolean":
+            return "Yes" if self.text == "true" else "No"
+        return self.text
 
 
 def put(template: str, subject: str, value: str) -> str:
@@ -193,22 +189,19 @@ def fact(rng: random.Random, words: Words, subject: str, of: Property, *, kept: 
     value = rng.choice(of.values)
     if of.type == "boolean":
         text, sentence = value.split(";")
-        told = put(choose(rng, sentence), subject, text)
-        return Fact(subject, of, text, told, told)
+        return Fact(subject, of, text, put(choose(rng, sentence), subject, text))
     text = Filler(rng, words).fill(value).strip()
     if of.type in {"integer", "number"}:
         text = str(float(text)) if of.type == "number" and "." in text else str(int(text))
-    if not kept and rng.random() < 0.12:
+    if not kept and rng.random() < 0.08:
         told = put(capital(rng.choice(FRAMES).replace("{n}", of.noun)), subject, text)
-        return Fact(subject, of, text, told, told)
+        return Fact(subject, of, text, told)
     templates = of.kept_sentences if kept and of.kept_sentences else of.sentences
     told = put(choose(rng, rng.choice(templates)), subject, text).strip()
-    if ". " in told:
-        return Fact(subject, of, text, told, told.rpartition(". ")[2])
-    start, around = capital(subject), told
-    if not kept and rng.random() < 0.1 and told.startswith(f"{start} "):
-        around = rng.choice(WRAPPERS).replace("{s}", subject + told[len(start) : -1])
-    return Fact(subject, of, text, around, told)
+    start = capital(subject)
+    if not kept and ". " not in told and rng.random() < 0.05 and told.startswith(f"{start} "):
+        told = rng.choice(WRAPPERS).replace("{s}", subject + told[len(start) : -1])
+    return Fact(subject, of, text, told)
 
 
 def question(rng: random.Random, of: Property, subject: str, *, kept: bool) -> str:
@@ -217,6 +210,6 @@ def question(rng: random.Random, of: Property, subject: str, *, kept: bool) -> s
     if not kept and of.type != "boolean" and rng.random() < 0.12:
         templates = tuple(capital(each.replace("{n}", of.noun)) for each in NOUN_QUESTIONS)
     asked = put(choose(rng, rng.choice(templates)), subject, "")
-    if not kept and rng.random() < 0.1:
+    if not kept and rng.random() < 0.06:
         return rng.choice(ASKING).replace("{q}", asked)
     return asked
