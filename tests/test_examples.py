@@ -110,7 +110,7 @@ def test_retrieval_finds_the_passage_and_answers(demo_server: str) -> None:
     printed = run(sys.executable, "rag.py", demo_server)
     assert "A ticket costs 12 euros." in printed and "is led by Eva Brown" in printed
     first, second = re.findall(r"^= (.*)", printed, flags=re.MULTILINE)
-    assert "12 euros" in first and "1984" in second
+    assert "12" in first and "1984" in second
 
 
 def test_history_is_remembered(demo_server: str) -> None:

@@ -24,7 +24,7 @@ def test_every_row_has_its_proof() -> None:
 
 
 def test_penalties_work_against_calls(demo_engine: Engine) -> None:
-    """By default the bundled model makes the right call for each question, with one it does not."""
+    """By default the bundled model makes the right call for each question, with a high one not."""
 
     def get_weather(city: str) -> str:
         """Get the weather in a city."""
@@ -42,4 +42,4 @@ def test_penalties_work_against_calls(demo_engine: Engine) -> None:
             [{"city": city}] == made for made, city in zip(calls, asked.values(), strict=True)
         )
 
-    assert num_right(None) == num_right(1.0) == len(asked) > num_right(1.1)
+    assert num_right(None) == num_right(1.0) == len(asked) > num_right(2.0)
