@@ -248,7 +248,7 @@ def test_generator_is_deterministic() -> None:
 
 def test_splits_share_no_made_up_words() -> None:
     """A word to remember of one split is never one of the other."""
-    train, held = (_secrets(generated(split, 3, 1500)) for split in ("train", "heldout"))
+    train, held = (_secrets(generated(split, 3, 5000)) for split in ("train", "heldout"))
     assert train and held and not train & held
 
 
