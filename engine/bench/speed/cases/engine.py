@@ -116,15 +116,16 @@ class LongContext:
         return float(self.length)
 
     def run(self, place: Place) -> Readings:
-        """The same tokens in every round and case: only what is new is evaluated."""
+        """The same tokens in every round and case, but for the last, which nobody may know."""
         draw = random.Random(1)
         vocab = self.setup.shape.vocab
-        ids = [draw.randrange(300, vocab) for _ in range(self.length)]
+        begin = [draw.randrange(300, vocab) for _ in range(self.length - LAST)]
+        ids = [*begin, *place.prompt(self.setup.shape, LAST)]
         step, prefill = {}, {}
         for name, side in place.sides.items():
             if name != OURS and self.length > MOST_FOR_PEERS:
                 continue
-            side.answer(Work(prompts=[ids[:-LAST]], new=1, keeps=True))
+            side.answer(Work(prompts=[begin], new=1, keeps=True))
             answer = side.answer(Work(prompts=[ids], new=12, keeps=True))
             gaps = answer.gaps(range(1))
             step[name] = 1e3 * gaps[len(gaps) // 2]
