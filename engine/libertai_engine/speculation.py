@@ -154,9 +154,11 @@ class _Follower:
 
     def look_ahead(self, sequence: Sequence, limit: int) -> None:
         """Make a new draft of at most `limit` tokens: of the grammar, else of the text so far."""
-        found = self._drafter.draft(limit) if self._catch_up(sequence) else Draft()
-        foreseen = self._foresee(sequence, limit) if self.balance > 0 else ()
-        self.draft = Draft(foreseen, FORESEEN) if foreseen else found
+        is_known = self._catch_up(sequence)
+        if foreseen := self._foresee(sequence, limit) if self.balance > 0 else ():
+            self.draft = Draft(foreseen, FORESEEN)
+        else:
+            self.draft = self._drafter.draft(limit) if is_known else Draft()
 
     def _foresee(self, sequence: Sequence, limit: int) -> tuple[int, ...]:
         begun = self._clock()
