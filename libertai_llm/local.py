@@ -148,6 +148,9 @@ class _AsyncCalls:
                 while (item := await _limited(anext(events, None), deadlines)) is not None:
                     yield item
                     deadlines.on_event()
+                    if not item.get("stop"):
+                        # NOTE: where the next token is there at once, no wait would ever end.
+                        deadlines.check()
 
 
 async def _limited(work: Any, deadlines: Deadlines) -> Any:

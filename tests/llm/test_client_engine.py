@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -210,6 +210,22 @@ def test_too_late_in_process(any_client: MakeClient, engine: Engine) -> None:
     with pytest.raises(errors.TimedOut):
         client.complete("Once", **forever)
     assert wait_until(lambda: is_idle(engine))
+
+
+def test_too_late_although_every_token_is_there_at_once(
+    any_client: MakeClient, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream that never makes its reader wait has a limit, too."""
+
+    async def at_once(_api: CompletionAPI, _body: Any) -> AsyncIterator[dict[str, Any]]:
+        for _ in range(200_000):
+            yield {"content": "x", "stop": False}
+
+    monkeypatch.setattr(CompletionAPI, "astream", at_once)
+    client = any_client(engine=engine, timeouts=0.1)
+    with pytest.raises(errors.TimedOut) as caught:
+        list(client.stream("Once"))
+    assert caught.value.phase == "total" and caught.value.partial_text.startswith("xx")
 
 
 @pytest.mark.parametrize("how", ["complete", "stream"])
