@@ -22,7 +22,7 @@ from corpus.mixture import World
 from corpus.offering import Use, offers, unfitting, use
 from corpus.phrases import Filler, capital, choose
 from corpus.reacting import reacting
-from corpus.reading import reading
+from corpus.reading import About, reading
 from corpus.words import Words
 
 Chat = list[dict[str, Any]]
@@ -122,9 +122,17 @@ def numbers(world: World, rng: random.Random, kinds: tuple[Any, ...]) -> Questio
     return Question([said("user", text)], frozenset(variants(answer)))
 
 
-def read(words: Words, rng: random.Random, length: int, *, kept: bool, missing: float) -> Question:
+def read(
+    words: Words,
+    rng: random.Random,
+    length: int,
+    *,
+    kept: bool = False,
+    missing: float = 0.0,
+    about: About | None = None,
+) -> Question:
     """Return a question about a passage of `length` sentences."""
-    return first_answer(reading(rng, words, length, kept=kept, missing=missing))
+    return first_answer(reading(rng, words, length, kept=kept, missing=missing, about=about))
 
 
 def _asked(words: Words, rng: random.Random, *, kept: bool, most: int) -> tuple[Use, list[Any]]:
@@ -194,11 +202,14 @@ KINDS_OF_QUESTIONS: Mapping[str, Maker] = {
     "result told": lambda world, rng: result(world.words, rng),
     "extraction": lambda world, rng: extract(world.words, rng, kept=False),
     "extraction, new wording": lambda world, rng: extract(world.words, rng, kept=True),
-    "reading, 3 sentences": lambda world, rng: read(world.words, rng, 3, kept=False, missing=0.0),
-    "reading, 10": lambda world, rng: read(world.words, rng, 10, kept=False, missing=0.0),
-    "reading, 30": lambda world, rng: read(world.words, rng, 30, kept=False, missing=0.0),
-    "reading, 3, new wording": lambda world, rng: read(world.words, rng, 3, kept=True, missing=0.0),
-    "not in the text": lambda world, rng: read(world.words, rng, 5, kept=False, missing=1.0),
+    "reading, 3 sentences": lambda world, rng: read(world.words, rng, 3),
+    "reading, 10": lambda world, rng: read(world.words, rng, 10),
+    "reading, 30": lambda world, rng: read(world.words, rng, 30),
+    "reading, 3, new wording": lambda world, rng: read(world.words, rng, 3, kept=True),
+    "reading, 3, new sorts of facts": lambda world, rng: read(
+        world.words, rng, 3, kept=True, about="scenes"
+    ),
+    "not in the text": lambda world, rng: read(world.words, rng, 5, missing=1.0),
     "short reading of the books": lambda world, rng: from_book("reading", world, rng),
     "memory": memory,
     "sums": lambda world, rng: numbers(world, rng, KINDS[:-2]),

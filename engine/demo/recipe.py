@@ -37,8 +37,6 @@ class Recipe:
     clip: float = 1.0
     # the first token of an answer decides what it will be: a call or none, which name
     opening_weight: float = 3.0
-    # of the pieces, in every other round: the same word is then cut in other ways, too
-    pieces_left_out: float = 0.08
     validation_documents: int = 300
     rounds_per_validation: int = 8
     # how often `<s>` opens a document: servers put it there, chat templates do not

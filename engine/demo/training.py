@@ -29,7 +29,7 @@ from corpus.document import Document
 from corpus.mixture import BEGINNING, ENDING, MIXTURE, Shape, World, documents, fingerprint
 from network import Network
 from recipe import Recipe
-from vocabulary import fast_tokenizer, some_pieces
+from vocabulary import fast_tokenizer
 
 
 @dataclass(slots=True)
@@ -140,15 +140,13 @@ class Trainer:
     def _held_out(self) -> list[Pass]:
         recipe = self.recipe
         chosen = islice(documents(recipe.seed, World.load("heldout")), recipe.validation_documents)
-        return self._passes(chosen, self.tokenizer, random.Random(recipe.seed))
+        return self._passes(chosen, random.Random(recipe.seed))
 
-    def _passes(
-        self, chosen: Iterable[Document], tokenizer: Tokenizer, rng: random.Random
-    ) -> list[Pass]:
+    def _passes(self, chosen: Iterable[Document], rng: random.Random) -> list[Pass]:
         recipe = self.recipe
         return passes(
             chosen,
-            tokenizer,
+            self.tokenizer,
             rng,
             size=recipe.tokens_per_pass,
             group=recipe.tokens_per_group,
@@ -165,24 +163,16 @@ class Trainer:
 
     def _round(self) -> float:
         """Learn one round of documents; return its mean loss."""
-        recipe, number = self.recipe, self.history.round
-        seed = recipe.seed * 1_000_000 + number
+        recipe = self.recipe
+        seed = recipe.seed * 1_000_000 + self.history.round
         mixture, end = self._phase()
         chosen = islice(documents(seed, self.world, mixture), recipe.documents_per_round)
-        rng = random.Random(seed)
-        waiting = self._passes(chosen, self._cutting(number, rng), rng)
+        waiting = self._passes(chosen, random.Random(seed))
         values: list[torch.Tensor] = []
         while waiting and self.history.tokens < end:
             values.append(self._step(self._take(waiting)))
         self.history.round += 1
         return torch.cat(values).mean().item()
-
-    def _cutting(self, number: int, rng: random.Random) -> Tokenizer:
-        """Return the tokenizer of a round: the real one, or in every other one with gaps."""
-        if number % 2:
-            return self.tokenizer
-        gaps = some_pieces(self.pieces, rng, self.recipe.pieces_left_out)
-        return fast_tokenizer(self.pieces, gaps)
 
     def _take(self, waiting: list[Pass]) -> list[Pass]:
         count = self.recipe.passes_per_step

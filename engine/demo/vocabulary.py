@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import io
 import json
-import random
 from collections import Counter
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -104,17 +103,13 @@ def _merges(pieces: dict[str, int]) -> list[tuple[str, str]]:
     return merges
 
 
-def fast_tokenizer(model: bytes, left_out: Container[str] = ()) -> Tokenizer:
-    """Return a tokenizer of the `tokenizers` library that cuts text as SentencePiece does.
-
-    Pieces that are `left_out` keep their ids and are never made.
-    """
+def fast_tokenizer(model: bytes) -> Tokenizer:
+    """Return a tokenizer of the `tokenizers` library that cuts text as SentencePiece does."""
     learned = sentencepiece.SentencePieceProcessor(model_proto=model)
     ids = {learned.id_to_piece(i): i for i in range(learned.vocab_size())}
     own = {*SPECIAL.values(), *CONTROL, *MARKS}
     ordinary = {p: i for p, i in ids.items() if p not in own and not learned.is_byte(i)}
-    merges = [pair for pair in _merges(ordinary) if "".join(pair) not in left_out]
-    bpe = models.BPE(ids, merges, byte_fallback=True, unk_token="<unk>", fuse_unk=True)
+    bpe = models.BPE(ids, _merges(ordinary), byte_fallback=True, unk_token="<unk>", fuse_unk=True)
     tokenizer = Tokenizer(bpe)
     tokenizer.normalizer = normalizers.Replace(" ", BLANK)
     parts = [decoders.Replace(BLANK, " "), decoders.ByteFallback(), decoders.Fuse()]
@@ -127,14 +122,6 @@ def fast_tokenizer(model: bytes, left_out: Container[str] = ()) -> Tokenizer:
     )
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in MARKS])
     return tokenizer
-
-
-def some_pieces(model: bytes, rng: random.Random, share: float) -> frozenset[str]:
-    """Return a random share of the pieces that are parts of words."""
-    learned = sentencepiece.SentencePieceProcessor(model_proto=model)
-    pieces = (learned.id_to_piece(index) for index in range(learned.vocab_size()))
-    parts = [piece for piece in pieces if len(piece) > 1 and piece.isalpha()]
-    return frozenset(rng.sample(parts, round(share * len(parts))))
 
 
 def tokenizer_config(tokenizer: Tokenizer, positions: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import random
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,6 +30,7 @@ MODULES += (
     "corpus.reading",
     "corpus.reacting",
     "corpus.records",
+    "corpus.scenes",
     "corpus.telling",
 )
 ENGINE = Path(__file__).parent.parent.parent / "engine"
@@ -108,18 +110,6 @@ def test_the_first_token_of_an_answer_is_marked(demo: Any, pieces: Any) -> None:
     assert [pieces.id_to_token(int(n)) for n in made.labels[made.opening]] == [
         pieces.encode(text, add_special_tokens=False).tokens[0] for text in ("Hello", "No")
     ]
-
-
-def test_words_without_some_pieces_are_cut_otherwise(demo: Any, pieces: Any) -> None:
-    """Each text comes back, from ids of the same tokenizer, of which none is a piece left out."""
-    model = (MODEL / "tokenizer.model").read_bytes()
-    gaps = demo.vocabulary.some_pieces(model, random.Random(1), 0.5)
-    other = demo.vocabulary.fast_tokenizer(model, gaps)
-    text = "Anna Smith lives in a small house near the harbour of Zorindel."
-    cut = other.encode(text, add_special_tokens=False)
-    assert not gaps & set(cut.tokens)
-    assert cut.ids != pieces.encode(text, add_special_tokens=False).ids
-    assert pieces.decode(cut.ids) == text
 
 
 def test_training_computes_what_transformers_computes(
@@ -211,6 +201,33 @@ def test_answers_from_a_text_stand_in_it(demo: Any) -> None:
         for _, answer in asked:
             told = answer in ("Yes", "No", demo.reading.UNKNOWN)
             assert told or answer.lower() in read.text.lower()
+
+
+def test_answers_about_scenes_stand_in_every_wording(demo: Any) -> None:
+    """Whatever the slots hold; and no question says its own answer."""
+    words, rng = demo.mixture.World.load("heldout").words, random.Random(5)
+    files = [file for kept in (True, False) for file in demo.scenes.all_scenes(kept=kept)]
+    every = [scene for file in files for scene in file]
+    assert len(every) > 900
+    for scene in every:
+        for told in (demo.scenes.play(rng, words, scene) for _ in range(3)):
+            for asked in told.asked:
+                assert asked.answer.lower() in told.sentence.lower(), scene
+                assert not re.search(rf"\b{re.escape(asked.answer)}\b", asked.text), scene
+
+
+def test_scenes_to_read_answer_what_is_asked_of_them(demo: Any) -> None:
+    """Or say nothing of it; and those that are held out are never learned."""
+    words, rng = demo.mixture.World.load("train").words, random.Random(6)
+    for length, kept in ((1, False), (3, True), (12, False)) * 20:
+        told, asked = demo.scenes.scenes(rng, words, length, 5, kept=kept, missing=0.3)
+        assert 1 <= len(told) <= length and len(asked) <= 5
+        for question, answer in asked:
+            assert question and any(answer.lower() in each.lower() for each in told)
+    learned, held_out = (
+        {text for file in demo.scenes.all_scenes(kept=kept) for scene in file
+         for text in scene.sentences} for kept in (False, True))  # fmt: skip
+    assert len(held_out) > 100 and not learned & held_out
 
 
 def test_every_value_is_told(demo: Any) -> None:

@@ -295,26 +295,26 @@ MIXTURE: tuple[Shape, ...] = (
 )
 # What is long or hard, once the rest is known.
 ENDING: tuple[Shape, ...] = (
-    (_chat, 110.0),
+    (_chat, 50.0),
     (_quiz, 5.0),
     (_long_chat, 0.5),
     (_looking_up, 26.0),
     (_echo, 6.0),
-    (_pairs, 6.0),
+    (_pairs, 8.0),
     (_sums, 6.0),
-    (_dialogue, 16.0),
-    (_answer, 8.0),
+    (_dialogue, 8.0),
+    (_answer, 5.0),
     (_facts, 1.0),
-    (_steps, 14.0),
+    (_steps, 6.0),
     (_counting, 1.0),
-    (SHORT_READING, 44.0),
-    (READING, 16.0),
-    (LONG_READING, 4.0),
-    (_extraction, 22.0),
-    (ONE_TOOL, 14.0),
-    (SOME_TOOLS, 26.0),
+    (SHORT_READING, 50.0),
+    (READING, 30.0),
+    (LONG_READING, 10.0),
+    (_extraction, 30.0),
+    (ONE_TOOL, 18.0),
+    (SOME_TOOLS, 40.0),
     (_choosing, 10.0),
-    (_reacting, 4.0),
+    (_reacting, 6.0),
 )
 
 

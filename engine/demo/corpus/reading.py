@@ -7,12 +7,15 @@ text has no answer, it says so.
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from corpus.deeds import deeds
 from corpus.document import Message
 from corpus.phrases import choose
 from corpus.records import Fact, Kind, fact, kinds_with, question, read_kinds, subject_of
+from corpus.scenes import scenes
 from corpus.telling import card, fits_card, tell
 from corpus.words import Words
 
@@ -69,6 +72,11 @@ BESIDES = (
 )
 
 
+About = Literal["records", "deeds", "scenes"]
+ABOUT: Mapping[About, float] = {"records": 0.45, "scenes": 0.35, "deeds": 0.2}
+KEPT_ABOUT: Mapping[About, float] = {"records": 0.5, "scenes": 0.5}
+
+
 @dataclass(frozen=True, slots=True)
 class Passage:
     """Sentences and what they say. Invariant: no two facts have subject and property in common."""
@@ -112,7 +120,7 @@ def _laid_out(rng: random.Random, parts: list[str]) -> str:
     """Return the parts as one text; those of several lines are kept apart."""
     if any("\n" in part for part in parts):
         return "\n\n".join(parts)
-    gaps = rng.choice([[" "], [" "], ["\n"], [" ", " ", " ", "\n\n"]])
+    gaps = rng.choice([[" "], [" "], ["\n"], ["\n\n"], [" ", " ", " ", "\n\n"]])
     return parts[0] + "".join(rng.choice(gaps) + part for part in parts[1:])
 
 
@@ -160,21 +168,40 @@ def _index_prompt(rng: random.Random, text: str, asked: str) -> str:
     return INDEX.replace("{t}", text).replace("{q}", asked)
 
 
+def _material(
+    rng: random.Random, words: Words, length: int, *, kept: bool, missing: float, about: About
+) -> tuple[str, list[Asked]]:
+    """Return a passage and questions about it, more of them where it is longer."""
+    count = rng.randint(3, 5 + length // 3)
+    if about == "records":
+        read = passage(rng, words, length, kept=kept)
+        return read.text, ask(rng, words, read, count, kept=kept, missing=missing)
+    if about == "scenes":
+        parts, made = scenes(rng, words, min(length, 20), count, kept=kept, missing=missing)
+    else:
+        parts, made = deeds(rng, words, min(length, 14), count, missing=missing)
+    if rng.random() < 0.2:
+        parts.insert(rng.randint(0, len(parts)), rng.choice(BESIDES))
+    return _laid_out(rng, parts), [(asked, answer or UNKNOWN) for asked, answer in made]
+
+
 def reading(
-    rng: random.Random, words: Words, length: int, *, kept: bool = False, missing: float = 0.25
+    rng: random.Random,
+    words: Words,
+    length: int,
+    *,
+    kept: bool = False,
+    missing: float = 0.22,
+    about: About | None = None,
 ) -> list[Message]:
     """Return a passage of `length` sentences with some questions, each answered.
 
-    The longer the passage, the more questions, so that reading it is worth the while.
+    The longer the passage, the more questions, so that reading it is worth the while. `about` is
+    what it is made of, any of all if None.
     """
-    count = rng.randint(3, 5 + length // 3)
-    if not kept and rng.random() < 0.25:
-        parts, made = deeds(rng, words, min(length, 14), count, missing=missing)
-        made = [(asked, answer or UNKNOWN) for asked, answer in made]
-        text = _laid_out(rng, parts)
-    else:
-        read = passage(rng, words, length, kept=kept)
-        text, made = read.text, ask(rng, words, read, count, kept=kept, missing=missing)
+    shares = KEPT_ABOUT if kept else ABOUT
+    about = about or rng.choices(list(shares), list(shares.values()))[0]
+    text, made = _material(rng, words, length, kept=kept, missing=missing, about=about)
     (asked, answer), *later = made
     style = rng.random()
     if style < 0.3:
