@@ -47,10 +47,9 @@ class HTTPRequest:
         host on the standard ports of http and then https is the same origin. Raises `ConnectError`
         for a way back from https to http, `InvalidReply` for a redirect to nowhere.
         """
-        url = urljoin(self.url, location or "")
-        there = urlsplit(url)
+        url, there = _join(self.url, location or "")
         if not location or there.scheme not in ("http", "https") or not there.hostname:
-            raise InvalidReply("the server redirects to no address of the web")
+            raise InvalidReply(_NO_ADDRESS)
         here = urlsplit(self.url)
         if here.scheme == "https" and there.scheme == "http":
             message = f"refused a redirect from https to http, at {_origin(there)}"
@@ -166,6 +165,20 @@ def _port(parts: SplitResult) -> int:
 def origin_of(url: str) -> str:
     """Scheme, host and port of a URL, without anything else."""
     return _origin(urlsplit(url))
+
+
+_NO_ADDRESS = "the server redirects to no address of the web"
+
+
+def _join(base: str, location: str) -> tuple[str, SplitResult]:
+    """Where a location leads from an address. Raises `InvalidReply` for one that is malformed."""
+    try:
+        url = urljoin(base, location)
+        parts = urlsplit(url)
+        _port(parts)
+    except ValueError:
+        raise InvalidReply(_NO_ADDRESS) from None
+    return url, parts
 
 
 def _is_same_origin(here: SplitResult, there: SplitResult) -> bool:

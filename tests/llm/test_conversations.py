@@ -295,7 +295,10 @@ def test_redirect_on_the_same_host(any_client: MakeClient, serve: Serve) -> None
     assert server.asked[1].headers["cookie"] == "a=1"
 
 
-@pytest.mark.parametrize("location", ["ftp://x/", "", "http://", "javascript:alert(1)"])
+NOWHERE = ["ftp://x/", "", "http://", "javascript:alert(1)", "http://[::1", "http://h:99999999/"]
+
+
+@pytest.mark.parametrize("location", NOWHERE)
 def test_redirect_to_nowhere(any_client: MakeClient, serve: Serve, location: str) -> None:
     """Only addresses of the web are followed."""
     server = serve(lambda asked: [whole(b"", 302, [("Location", location)])])
