@@ -28,9 +28,10 @@ from libertai_llm.errors import (
 from libertai_llm.replies import (
     MAX_ERROR_BYTES,
     MAX_REPLY_BYTES,
-    PAGE_TIMEOUTS,
+    check_coding,
     http_error,
     is_events,
+    page_timeouts,
     read_object,
     read_reply,
 )
@@ -102,8 +103,9 @@ class AsyncHTTPTransport:
         """A good answer whose body has not been read yet; closed in the end."""
         response = await self._follow(request, session, deadlines)
         try:
+            check_coding(response.headers.get("Content-Encoding"))
             if not response.is_success:
-                page = await _read_page(response)
+                page = await _read_page(response, deadlines)
                 raise http_error(response.status_code, response.headers, page, path)
             yield response
         finally:
@@ -295,14 +297,14 @@ async def _read_all(response: httpx.Response, deadlines: Deadlines, max_bytes: i
     return b"".join(pieces)
 
 
-async def _read_page(response: httpx.Response) -> bytes:
+async def _read_page(response: httpx.Response, deadlines: Deadlines) -> bytes:
     """The body of a refusal, as far as it comes soon: it only explains."""
     pieces: list[bytes] = []
-    deadlines = Deadlines(PAGE_TIMEOUTS)
+    limits = Deadlines(page_timeouts(deadlines.remaining))
     body = response.aiter_bytes()
     with suppress(LibertaiError):
         while sum(map(len, pieces)) < MAX_ERROR_BYTES:
-            piece = await _read(body, deadlines, False)
+            piece = await _read(body, limits, False)
             if not piece:
                 break
             pieces.append(piece)

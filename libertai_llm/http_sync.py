@@ -28,9 +28,10 @@ from libertai_llm.errors import (
 from libertai_llm.replies import (
     MAX_ERROR_BYTES,
     MAX_REPLY_BYTES,
-    PAGE_TIMEOUTS,
+    check_coding,
     http_error,
     is_events,
+    page_timeouts,
     read_object,
     read_reply,
 )
@@ -102,8 +103,9 @@ class HTTPTransport:
         """A good answer whose body has not been read yet; closed in the end."""
         response = self._follow(request, session, deadlines)
         try:
+            check_coding(response.headers.get("Content-Encoding"))
             if response.status_code >= 300:
-                page = _read_page(response)
+                page = _read_page(response, deadlines)
                 raise http_error(response.status_code, response.headers, page, path)
             yield response
         finally:
@@ -170,9 +172,7 @@ class HTTPTransport:
 
     def _at_home(self, session: Session) -> requests.Session:
         """The base session with the conversation's cookies instead of its own."""
-        if session.cookies is self._base.cookies:
-            return self._base
-        if not session.has_answered:
+        if session is not self.default and not session.has_answered:
             copy_cookies(self._given_cookies, session.cookies)
         return _twin(self._base, cookies=session.cookies)
 
@@ -200,9 +200,12 @@ def _twin(base: requests.Session, **changes: Any) -> requests.Session:
     """A session that shares everything with another one, except for the changes.
 
     NOTE: made without `__init__`, so that a subclass of the caller's keeps what it was given.
+    `requests` would read the whole body of a redirect, without a limit, even if it is not to
+    follow it: it is told that there is nowhere to go.
     """
     twin = object.__new__(type(base))
-    twin.__dict__.update({**base.__dict__, **changes})
+    nowhere = {"get_redirect_target": lambda response: None}
+    twin.__dict__.update({**base.__dict__, **nowhere, **changes})
     return twin
 
 
@@ -264,13 +267,13 @@ def _read_all(response: requests.Response, deadlines: Deadlines, max_bytes: int)
     return b"".join(pieces)
 
 
-def _read_page(response: requests.Response) -> bytes:
+def _read_page(response: requests.Response, deadlines: Deadlines) -> bytes:
     """The body of a refusal, as far as it comes soon: it only explains."""
     pieces: list[bytes] = []
-    deadlines = Deadlines(PAGE_TIMEOUTS)
+    limits = Deadlines(page_timeouts(deadlines.remaining))
     with suppress(LibertaiError):
         while sum(map(len, pieces)) < MAX_ERROR_BYTES:
-            piece = _read(response, deadlines, False)
+            piece = _read(response, limits, False)
             if not piece:
                 break
             pieces.append(piece)
@@ -280,7 +283,7 @@ def _read_page(response: requests.Response) -> bytes:
 def _read(response: requests.Response, deadlines: Deadlines, has_begun: bool) -> bytes:
     """What has arrived, waiting for at least a byte until the next limit; b"" at the end."""
     deadlines.check()
-    _set_timeout(response.raw, deadlines.remaining)
+    _keep_time(response.raw, deadlines)
     try:
         piece: bytes = response.raw.read1(READ_BYTES)
         return piece
@@ -293,23 +296,44 @@ def _read(response: requests.Response, deadlines: Deadlines, has_begun: bool) ->
 
 def _drain(response: requests.Response) -> None:
     """After the last event: take the end of the body, so that the connection can be used again."""
-    _set_timeout(response.raw, DRAIN_SECONDS)
+    _keep_time(response.raw, Deadlines(Timeouts.of(DRAIN_SECONDS, Timeouts.unlimited())))
     with suppress(urllib3.exceptions.HTTPError, OSError):
         for _ in range(MAX_DRAIN_READS):
             if not response.raw.read1(READ_BYTES):
                 break
 
 
-def _set_timeout(raw: Any, seconds: float | None) -> None:
-    """Let the next read of a response wait this long.
+def _keep_time(raw: Any, deadlines: Deadlines) -> None:
+    """Let all that a response reads from now on end with the limits.
 
-    NOTE: `requests` has one read timeout for a whole response, so the socket itself is asked.
-    Under `Connection: close` urllib3's connection has already let go of it and only http.client's
-    reader holds it. A recording being replayed has no socket, and nothing to wait for.
+    NOTE: `requests` has one read timeout for a whole response, so what http.client's reader takes
+    its bytes from is exchanged. A recording being replayed has no socket, and nothing to wait for.
     """
-    sock = getattr(getattr(raw, "connection", None), "sock", None)
-    if sock is None:
-        reader = getattr(getattr(raw, "_fp", None), "fp", None)
-        sock = getattr(getattr(reader, "raw", None), "_sock", None)
+    reader = getattr(getattr(raw, "_fp", None), "fp", None)
+    source = getattr(reader, "raw", None)
+    sock = getattr(source, "_sock", None)
     if isinstance(sock, socket.socket):
-        sock.settimeout(seconds)
+        sock = cast(Any, source)._sock = _TimedSocket(sock, deadlines)
+    if isinstance(sock, _TimedSocket):
+        sock.deadlines = deadlines
+
+
+class _TimedSocket:
+    """A socket as http.client's reader knows it, with limits.
+
+    Invariant: nothing is waited for beyond `deadlines`, however often one read asks for more bytes,
+    as it does for the lines between chunks, which a server may send byte by byte or without end.
+    """
+
+    def __init__(self, sock: socket.socket, deadlines: Deadlines) -> None:
+        self._sock = sock
+        self.deadlines = deadlines
+
+    def recv_into(self, buffer: Any) -> int:
+        """Wait for bytes. Raises `TimeoutError`."""
+        self.deadlines.check()
+        self._sock.settimeout(self.deadlines.remaining)
+        return self._sock.recv_into(buffer)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)

@@ -22,7 +22,9 @@ from libertai_llm.timeouts import Timeouts
 MAX_EXCERPT = 500
 MAX_ERROR_BYTES = 64 << 10
 MAX_REPLY_BYTES = 64 << 20
-PAGE_TIMEOUTS = Timeouts(first_token=5.0, between_tokens=5.0, total=5.0)
+PAGE_SECONDS = 5.0
+# Of what unpacks to a thousand times its size at most.
+CODINGS = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,21 @@ def stream_error(item: Mapping[str, Any]) -> APIError:
     # A server of 2023 opens the stream first and then says that it has no slot: nothing has begun.
     error.has_begun = kind is not errors.SlotUnavailable
     return error
+
+
+def page_timeouts(left: float | None) -> Timeouts:
+    """How long the page of a refusal may take if its call has `left` seconds (None: no limit)."""
+    seconds = PAGE_SECONDS if left is None else min(left, PAGE_SECONDS)
+    return Timeouts.of(seconds, Timeouts.unlimited())
+
+
+def check_coding(coding: str | None) -> None:
+    """Raise `InvalidReply` for a body in which a few bytes may stand for gigabytes.
+
+    NOTE: we ask for no compression; gateways that do it all the same do it once, with gzip.
+    """
+    if (coding or "").strip().lower() not in CODINGS:
+        raise InvalidReply("the answer is compressed, which was not asked for")
 
 
 def is_events(content_type: str | None) -> bool:
