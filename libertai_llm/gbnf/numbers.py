@@ -40,11 +40,19 @@ class Bound:
     value: Decimal
     is_strict: bool = False
 
+    @property
+    def mirrored(self) -> Bound:
+        """The same end of the range below zero.
+
+        NOTE: `-value` would be rounded to 28 digits, and `abs` too.
+        """
+        return Bound(self.value.copy_negate(), self.is_strict)
+
 
 def integers(low: Bound | None, high: Bound | None) -> Pattern:
     """Whole numbers within the bounds; `NOTHING` if there are none."""
     first = None if low is None else _round_up(low)
-    last = None if high is None else -_round_up(Bound(-high.value, high.is_strict))
+    last = None if high is None else -_round_up(high.mirrored)
     digits = max(MAX_INTEGER_DIGITS, *(len(str(abs(each or 0))) + 1 for each in (first, last)))
     most = 10**digits - 1
     first = -most if first is None else first
@@ -69,8 +77,8 @@ def decimals(low: Bound | None, high: Bound | None) -> Pattern:
         # Zero is written without a sign: it belongs to the other option.
         nearest = Bound(Decimal(0), True)
         if high is not None and high.value <= 0:
-            nearest = Bound(-high.value, high.is_strict or high.value == 0)
-        farthest = None if low is None else Bound(-low.value, low.is_strict)
+            nearest = Bound(high.mirrored.value, high.is_strict or high.value == 0)
+        farthest = None if low is None else low.mirrored
         options.append(Concat((literal("-"), _magnitudes(nearest, farthest))))
     if high is None or high.value >= 0:
         nearest = low if low is not None and low.value >= 0 else Bound(Decimal(0))
@@ -96,7 +104,7 @@ def _check(bound: Bound | None) -> None:
 
 def _digits(value: Decimal) -> tuple[int, str]:
     """The whole part, and the digits of the fraction without trailing zeros."""
-    whole, _, fraction = format(abs(value), "f").partition(".")
+    whole, _, fraction = format(value.copy_abs(), "f").partition(".")
     return int(whole), fraction.rstrip("0")
 
 
@@ -133,28 +141,47 @@ def _same_length(first: str, last: str) -> Pattern:
 def _magnitudes(low: Bound, high: Bound | None) -> Pattern:
     """Numerals without sign from low, which is not below 0, to high."""
     first, first_fraction = _digits(low.value)
-    nearest = first
+    above = _Floor(first_fraction, low.is_strict)
     if high is None:
-        high = Bound(Decimal(10) ** max(MAX_BOUNDED_DIGITS, len(str(first)) + 1), True)
-    else:
-        nearest = _digits(high.value)[0]
+        room = _room(first, len(first_fraction), len(first_fraction))
+        last = 10 ** max(MAX_BOUNDED_DIGITS, len(str(first)) + 1) - 1
+        rest = Concat((_naturals(first + 1, last), _fraction(None, None, room)))
+        return Choice((Concat((literal(str(first)), _fraction(above, None, room))), rest))
     last, last_fraction = _digits(high.value)
     if first > last:
         return NOTHING
-    longest = max(len(first_fraction), len(last_fraction))
-    room = min(_MIN_FRACTION_DIGITS + longest, MAX_BOUNDED_DIGITS - len(str(nearest)))
-    room = max(room, longest)
-    above = _Floor(first_fraction, low.is_strict)
     below = _Ceiling(last_fraction, high.is_strict)
+    longest = max(len(first_fraction), len(last_fraction))
     if first == last:
+        room = _room(first, longest, longest)
         return Concat((literal(str(first)), _fraction(above, below, room)))
+    least = _fraction(above, None, _room(first, longest, len(first_fraction)))
+    most = _fraction(None, below, _room(last, longest, len(last_fraction)))
     return Choice(
         (
-            Concat((literal(str(first)), _fraction(above, None, room))),
-            Concat((_naturals(first + 1, last - 1), _fraction(None, None, room))),
-            Concat((literal(str(last)), _fraction(None, below, room))),
+            Concat((literal(str(first)), least)),
+            *_between(first + 1, last - 1, longest),
+            Concat((literal(str(last)), most)),
         )
     )
+
+
+def _between(first: int, last: int, longest: int) -> list[Pattern]:
+    """Numerals whose whole part is first … last, whatever their fraction."""
+    options: list[Pattern] = []
+    while first <= last:
+        room = _room(first, longest, 0)
+        # As far as there is that much room.
+        end = min(last, 10 ** (MAX_BOUNDED_DIGITS - room) - 1) if room else last
+        options.append(Concat((_naturals(first, end), _fraction(None, None, room))))
+        first = end + 1
+    return options
+
+
+def _room(whole: int, longest: int, least: int) -> int:
+    """How many digits there may be behind this whole part, `longest` being those of a bound."""
+    most = min(_MIN_FRACTION_DIGITS + longest, MAX_BOUNDED_DIGITS - len(str(whole)))
+    return max(most, least)
 
 
 @dataclass(frozen=True, slots=True)

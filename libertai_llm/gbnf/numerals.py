@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
+from fractions import Fraction
 
 from libertai_llm.gbnf import automata, numbers
 from libertai_llm.gbnf.automata import Automaton
@@ -25,8 +26,8 @@ def numerals(leaves: Sequence[Place], *, is_integer: bool) -> Automaton | None:
     if not asking:
         return None
     divisors = [divisor for place in asking if (divisor := _divisor(place))]
-    low = _tightest([bound(place, "Minimum") for place in asking], sign=1)
-    high = _tightest([bound(place, "Maximum") for place in asking], sign=-1)
+    low = _tightest([bound(place, "Minimum") for place in asking], "Minimum")
+    high = _tightest([bound(place, "Maximum") for place in asking], "Maximum")
     try:
         whole = is_integer or bool(divisors)
         pattern = numbers.integers(low, high) if whole else numbers.decimals(low, high)
@@ -52,7 +53,7 @@ def bound(place: Place, side: str) -> Bound | None:
             None if value is None else Bound(value),
             None if excluded is None else Bound(excluded, True),
         ],
-        sign=1 if side == "Minimum" else -1,
+        side,
     )
 
 
@@ -63,13 +64,16 @@ def is_within(place: Place, value: float) -> bool:
     return (
         (low is None or exact > low.value or (exact == low.value and not low.is_strict))
         and (high is None or exact < high.value or (exact == high.value and not high.is_strict))
-        and (not step or exact % step == 0)
+        # NOTE: decimals have no remainder of a quotient of more than 28 digits.
+        and (not step or Fraction(exact) % Fraction(step) == 0)
     )
 
 
-def _tightest(bounds: Sequence[Bound | None], *, sign: int) -> Bound | None:
+def _tightest(bounds: Sequence[Bound | None], side: str) -> Bound | None:
     given = [each for each in bounds if each is not None]
-    return max(given, key=lambda each: (each.value * sign, each.is_strict), default=None)
+    if side == "Minimum":
+        return max(given, key=lambda each: (each.value, each.is_strict), default=None)
+    return min(given, key=lambda each: (each.value, not each.is_strict), default=None)
 
 
 def _divisor(place: Place) -> int | None:
