@@ -186,18 +186,28 @@ class Place:
                 raise self.error(f"`{keyword}` cannot be expressed in a grammar", keyword)
 
     def _find(self, reference: str) -> Place:
-        root = self.document.root
+        base, found = self._resource()
         pointer = unquote(reference.removeprefix("#"))
         if not reference.startswith("#") or (pointer and not pointer.startswith("/")):
             raise self.error(f"`{reference}` is not within this schema", "$ref")
-        found: Any = root
-        for escaped in pointer.split("/")[1:]:
-            key = escaped.replace("~1", "/").replace("~0", "~")
+        for key in pointer.split("/")[1:]:
             try:
-                found = found[int(key) if isinstance(found, list | tuple) else key]
+                found = _below(found, key)
             except (KeyError, IndexError, ValueError, TypeError):
                 raise self.error(f"`{reference}` leads nowhere", "$ref") from None
-        return _place("#" + pointer, found, self.document)
+        return _place(base + pointer, found, self.document)
+
+    def _resource(self) -> tuple[str, Any]:
+        """What `#` means here: the nearest schema around with an `$id` of its own, or the root."""
+        pointer, found = "#", self.document.root
+        nearest = pointer, found
+        for key in self.pointer.split("/")[1:]:
+            pointer, found = f"{pointer}/{key}", _below(found, key)
+            own = found.get("$id") if isinstance(found, Mapping) else None
+            # NOTE: up to draft 7, `#name` is the name of a place and no base.
+            if isinstance(own, str) and not own.startswith("#"):
+                nearest = pointer, found
+        return nearest
 
 
 Alternative: TypeAlias = tuple[Place, ...]
@@ -210,6 +220,12 @@ def open_document(schema: Any, ignored: Collection[str]) -> Place:
     """The root of a schema. Raises `UnsupportedSchema` if it is too deep, too large, or no JSON."""
     _check_json(schema)
     return _place("#", schema, Document(schema, frozenset(ignored)))
+
+
+def _below(found: Any, escaped: str) -> Any:
+    """What a JSON value has under one key of a pointer. Raises as a lookup does."""
+    key = escaped.replace("~1", "/").replace("~0", "~")
+    return found[int(key) if isinstance(found, list | tuple) else key]
 
 
 def _place(pointer: str, schema: Any, document: Document) -> Place:
