@@ -276,7 +276,8 @@ class _Parser:
         if length == 4 and self.peek() == "{":
             end = self.text.find("}", self.at)
         digits = self.text[self.at : max(end, self.at)].removeprefix("{")
-        if not digits or len(digits) > 6 or digits.strip("0123456789abcdefABCDEF"):
+        is_cut = end > len(self.text)
+        if is_cut or not digits or len(digits) > 6 or digits.strip("0123456789abcdefABCDEF"):
             raise self.error("a broken hexadecimal escape")
         self.at = end + (self.text[end : end + 1] == "}" and self.text[self.at] == "{")
         code = int(digits, 16)

@@ -47,6 +47,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "flags": ({"pattern": "(?i)a"}, "#/pattern"),
     "property of Unicode": ({"pattern": r"\p{L}"}, "#/pattern"),
     "broken pattern": ({"pattern": "a("}, "#/pattern"),
+    "escape cut short": ({"pattern": r"^a\u12"}, "#/pattern"),
     "broken class": ({"pattern": "[b-a]"}, "#/pattern"),
     "nothing to repeat": ({"pattern": "*a"}, "#/pattern"),
     "counts the wrong way round": ({"pattern": "a{3,2}"}, "#/pattern"),
