@@ -123,10 +123,12 @@ def text_without(mark: str, writer: GrammarWriter) -> str:
 
     A run is the first character of the mark and as much of the rest as follows; the character that
     breaks it off, if it does not begin the next run, goes with what is plain after it. There is
-    one way to read a text so, and no recursion.
+    one way to read a text so, and no recursion. A mark of one character has no run that is text.
     """
     first, rest = mark[0], mark[1:]
     plain = f"[^{_in_class(first)}]*"
+    if not rest:
+        return writer.add_rule("text", plain)
     run = ""
     for char in reversed(rest):
         breaks = f"[^{_in_class(first)}{_in_class(char)}] {plain}"

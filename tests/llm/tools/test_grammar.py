@@ -70,6 +70,16 @@ def test_the_other_choices(choice: ToolChoice, accepted: list[str], refused: lis
     assert not any(accepts(grammar, text) for text in refused)
 
 
+def test_a_mark_of_one_character() -> None:
+    """It is kept out of a text as well as a longer one."""
+    tools, syntax = [NOW], CallSyntax(opening="§", closing="¶")
+    none = tool_grammar(tools, ToolChoice("none"), syntax=syntax)
+    assert accepts(none, "a b") and accepts(none, "") and not accepts(none, "a § b")
+    call = '§\n{"name": "now", "arguments": {}}\n¶'
+    auto = tool_grammar(tools, syntax=syntax)
+    assert accepts(auto, f"a{call}") and not accepts(auto, "a§")
+
+
 def test_arguments_may_be_described_elsewhere() -> None:
     """By a reference, as those of a class that refers to itself are."""
     parts = {"Add": {"type": "object", **ADD.parameters}}
