@@ -74,7 +74,7 @@ class Call:
     @property
     def timeouts(self) -> Timeouts:
         """The limits of the next attempt: of the total, what is left."""
-        if self._end is None or self._attempt == 0:
+        if self._end is None or self._last_error is None:
             return self._timeouts
         return replace(self._timeouts, total=max(self._end - time.monotonic(), 1e-3))
 
@@ -107,11 +107,13 @@ class Call:
         """Seconds to wait before the next attempt. Raises `error` if there is none."""
         if self.begun:
             raise error
-        if isinstance(error, TimedOut) and error.phase == "total" and self._last_error:
+        is_out_of_time = isinstance(error, TimedOut) and error.phase == "total"
+        if is_out_of_time and self._end is not None and self._last_error:
             # The time went by in earlier attempts, and with them goes the reason.
             message = f"timed out: no answer within {self._timeouts.total:g} s"
             raise TimedOut(f"{message}; before that: {self._last_error}") from self._last_error
         if self._repair(error):
+            self._last_error = error
             return 0.0
         delay = self._policy.delay(error, self._attempt)
         if delay is None or (self._end is not None and time.monotonic() + delay >= self._end):

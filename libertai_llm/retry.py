@@ -50,7 +50,8 @@ class RetryPolicy:
             return None
         if isinstance(error, APIError) and error.retry_after is not None:
             return error.retry_after if error.retry_after <= self.max_retry_after else None
-        pause: float = min(self.first_delay * 2**attempt, self.max_delay)
+        # NOTE: no float holds the thousandth power; the longest pause is reached long before.
+        pause: float = min(self.first_delay * 2 ** min(attempt, 64), self.max_delay)
         return pause * random.uniform(0.5, 1.0)
 
 

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from libertai_llm import Session, Timeouts, errors
+from libertai_llm.call import Call
+from libertai_llm.retry import RetryPolicy
+from libertai_llm.timeouts import Deadlines
 from tests.llm.conftest import MakeClient, Serve
 from tests.llm.scripted_server import (
     STREAM_END,
@@ -377,6 +380,33 @@ def test_time_is_up_in_a_later_attempt(any_client: MakeClient, serve: Serve) -> 
     server = serve(lambda asked: hang if asked.number else refused)
     with pytest.raises(errors.TimedOut, match=r"within 0\.6 s; before that: warming up"):
         any_client(server.url, timeouts=0.6).complete("x")
+
+
+def test_time_is_up_after_a_repair(any_client: MakeClient, serve: Serve) -> None:
+    """An attempt that only leaves out what the server did not take has no time of its own."""
+    hang: list[Step] = [Verb.AWAIT_HANGUP]
+    refused: list[Step] = [0.7, whole({"error": "no such id_slot"}, 400)]
+    server = serve(lambda asked: hang if asked.number else refused)
+    begun = time.monotonic()
+    with pytest.raises(errors.TimedOut, match=r"within 1\.2 s; before that: no such id_slot"):
+        any_client(server.url, timeouts=1.2).complete("x", session=Session(slot_id=7))
+    assert time.monotonic() - begun < 1.7 and len(server.asked) == 2
+
+
+def test_the_systems_own_limit_in_a_later_attempt() -> None:
+    """Without limits of ours a connection may time out all the same; that is told as it is."""
+    call = Call(
+        "/completion",
+        {},
+        session=Session(),
+        target="x",
+        keeps_slot=False,
+        policy=RetryPolicy(),
+        timeouts=Timeouts.unlimited(),
+    )
+    assert call.pause_after(errors.ConnectError("refused")) > 0
+    with pytest.raises(errors.TimedOut, match="system"):
+        call.pause_after(Deadlines(call.timeouts).error())
 
 
 def test_whole_answer_in_time(any_client: MakeClient, serve: Serve) -> None:

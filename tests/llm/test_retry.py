@@ -63,6 +63,8 @@ def test_pauses_grow_to_a_limit() -> None:
         assert max(pauses) - min(pauses) > longest / 5, "clients must not come back in step"
     assert POLICY.delay(error, 3) is None
     assert RetryPolicy(max_retries=0).delay(error, 0) is None
+    patient = RetryPolicy(max_retries=5000).delay(error, 4999)
+    assert patient is not None and 4 <= patient <= 8, "a server may be away for hours"
 
 
 def test_retry_after() -> None:
