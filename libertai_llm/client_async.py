@@ -134,7 +134,7 @@ class AsyncClient:
         answers: list[Completion] = []
         caller = Caller.of(None, self._default, timeouts)
         for group in groups_of(prompts):
-            if len(group) > 1 and await self._takes_several():
+            if len(group) > 1 and await self._takes_several(timeouts):
                 call = self._plan.several(group, options, caller)
                 answers += await self._driver.several(call, group)
             else:
@@ -202,7 +202,8 @@ class AsyncClient:
         caller = Caller.of(None, self._default, timeouts)
         options = embedding_options(input_type, truncate, dimensions, extra_body)
         checked = check_texts(texts)
-        size = batch_size if len(checked) > 1 and await self._embeds_several() else 1
+        are_together = len(checked) > 1 and await self._embeds_several(timeouts)
+        size = batch_size if are_together else 1
         vectors: list[Vector] = []
         for batch in batches_of(checked, size):
             call = self._plan.embedding(batch, options, caller)
@@ -341,16 +342,17 @@ class AsyncClient:
     def _simple(self, path: str, body: JSON | None) -> Call:
         return self._plan.simple(path, body, Caller.of(None, self._default, None))
 
-    async def _embeds_several(self) -> bool:
+    async def _embeds_several(self, timeouts: Timeouts | float | None) -> bool:
         """Whether texts may be sent together, asked for once."""
         if self._several is None:
             is_local = self._plan.endpoint is None
-            self._several = is_local or await self._takes_several()
+            self._several = is_local or await self._takes_several(timeouts)
         return self._several
 
-    async def _takes_several(self) -> bool:
+    async def _takes_several(self, timeouts: Timeouts | float | None) -> bool:
+        asking = self._plan.simple("/props", None, Caller.of(None, self._default, timeouts))
         try:
-            return takes_several(await self.props())
+            return takes_several(Props.from_wire(as_object(await self._driver.reply(asking))))
         except APIError:
             return False
 

@@ -129,7 +129,7 @@ class Client:
         answers: list[Completion] = []
         caller = Caller.of(None, self._default, timeouts)
         for group in groups_of(prompts):
-            if len(group) > 1 and self._takes_several():
+            if len(group) > 1 and self._takes_several(timeouts):
                 call = self._plan.several(group, options, caller)
                 answers += self._driver.several(call, group)
             else:
@@ -195,7 +195,8 @@ class Client:
         caller = Caller.of(None, self._default, timeouts)
         options = embedding_options(input_type, truncate, dimensions, extra_body)
         checked = check_texts(texts)
-        size = batch_size if len(checked) > 1 and self._embeds_several() else 1
+        are_together = len(checked) > 1 and self._embeds_several(timeouts)
+        size = batch_size if are_together else 1
         vectors: list[Vector] = []
         for batch in batches_of(checked, size):
             call = self._plan.embedding(batch, options, caller)
@@ -334,16 +335,17 @@ class Client:
     def _simple(self, path: str, body: JSON | None) -> Call:
         return self._plan.simple(path, body, Caller.of(None, self._default, None))
 
-    def _embeds_several(self) -> bool:
+    def _embeds_several(self, timeouts: Timeouts | float | None) -> bool:
         """Whether texts may be sent together, asked for once."""
         if self._several is None:
             is_local = self._plan.endpoint is None
-            self._several = is_local or self._takes_several()
+            self._several = is_local or self._takes_several(timeouts)
         return self._several
 
-    def _takes_several(self) -> bool:
+    def _takes_several(self, timeouts: Timeouts | float | None) -> bool:
+        asking = self._plan.simple("/props", None, Caller.of(None, self._default, timeouts))
         try:
-            return takes_several(self.props())
+            return takes_several(Props.from_wire(as_object(self._driver.reply(asking))))
         except APIError:
             return False
 

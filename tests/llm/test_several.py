@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
-from libertai_llm.errors import AuthenticationError, BadRequest, InvalidReply
+from libertai_llm.errors import AuthenticationError, BadRequest, InvalidReply, TimedOut
 from libertai_llm.several import groups_of, read_several
 from tests.llm.conftest import MakeClient, Serve
-from tests.llm.scripted_server import Asked, ScriptedServer, final, whole
+from tests.llm.scripted_server import Asked, ScriptedServer, Verb, final, whole
 
 PROMPTS = ["a", "b", "c"]
 
@@ -85,6 +86,17 @@ def test_a_server_that_keeps_its_props_is_asked_one_by_one(
     )
     assert len(any_client(server.url).complete_many(PROMPTS)) == 3
     assert prompts_of(server) == PROMPTS
+
+
+def test_asking_for_the_props_has_the_limits_of_the_call(
+    any_client: MakeClient, serve: Serve
+) -> None:
+    """A server that keeps its props to itself in silence is not waited for longer."""
+    server = serve(lambda asked: [Verb.AWAIT_HANGUP])
+    begun = time.monotonic()
+    with pytest.raises(TimedOut):
+        any_client(server.url).complete_many(PROMPTS, timeouts=0.4)
+    assert time.monotonic() - begun < 3 and server.hung_up.wait(5)
 
 
 def test_errors_are_raised(any_client: MakeClient, serve: Serve) -> None:
