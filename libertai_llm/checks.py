@@ -10,6 +10,7 @@ import base64
 import json
 import math
 import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -177,9 +178,15 @@ def _check_bias(name: str, value: Any) -> list[list[Any]]:
 
 
 def _check_bias_key(name: str, key: Any) -> int | str:
-    if isinstance(key, str) and not key.isdecimal():
+    if isinstance(key, str) and not _ID.fullmatch(key):
         return check_text(name, key)
-    return check_integer(name, int(key) if isinstance(key, str) else key, 0, INT32_MAX)
+    if isinstance(key, str):
+        # NOTE: Python reads no numbers of thousands of digits, and no id is longer than this.
+        key = int(key) if len(key) < 20 else -1
+    return check_integer(name, key, 0, INT32_MAX)
+
+
+_ID = re.compile(r"[0-9]+")
 
 
 def _check_bias_value(name: str, bias: Any) -> float | bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from libertai_llm.checks import check_integer, check_text
+from libertai_llm.checks import check_integer, check_json_object, check_text
 from libertai_llm.errors import (
     APIError,
     InvalidOption,
@@ -48,7 +48,9 @@ def embedding_options(
         options["truncate"] = True
     if dimensions is not None:
         options["dimensions"] = check_integer("dimensions", dimensions, 1, MAX_DIMENSIONS)
-    return options | dict(extra_body or {})
+    if extra_body is not None:
+        options |= check_json_object("extra_body", extra_body)
+    return options
 
 
 def batches_of(texts: Sequence[str], size: int) -> Iterator[Sequence[str]]:
@@ -117,6 +119,6 @@ def _vector(value: Any) -> Vector:
 
 def _are_numbers(values: list[Any]) -> bool:
     try:
-        return math.isfinite(sum(values))
-    except TypeError:
+        return math.isfinite(math.fsum(values))
+    except (TypeError, ValueError, OverflowError):
         return False

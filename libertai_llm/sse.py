@@ -88,8 +88,8 @@ class SSEDecoder:
         return None
 
     def _append(self, value: bytes) -> None:
+        self._size += len(value) + bool(self._data)  # the lines will be joined by newlines
         self._data.append(value)
-        self._size += len(value)
         self._check_size(0)
 
     def _dispatch(self) -> Event | None:

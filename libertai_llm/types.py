@@ -240,7 +240,8 @@ def _token(token: Any) -> TokenPiece | int:
     if not isinstance(token, Mapping):
         return number
     piece: Any = token.get("piece")
-    return TokenPiece(id=number, piece=bytes(piece) if is_bytes(piece) else _text(piece).encode())
+    text = _text(piece).encode(errors="replace")
+    return TokenPiece(id=number, piece=bytes(piece) if is_bytes(piece) else text)
 
 
 def _stop_type(reply: Mapping[str, Any]) -> StopType:

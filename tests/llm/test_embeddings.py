@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from libertai_llm.engines import SHARED_EMBEDDERS, SHARED_ENGINES
 from tests.engine.serving import Running, running
 from tests.fake_encoders import MAX_TOKENS, add_recipe, save_encoder
 from tests.llm.conftest import MakeClient, Serve
-from tests.llm.scripted_server import Asked, ScriptedServer, whole
+from tests.llm.scripted_server import Asked, ScriptedServer, Verb, whole
 
 TEXTS = ["the cat sat", "a dog", "king", "the old river runs"]
 
@@ -103,6 +105,8 @@ def test_nothing_to_embed_asks_nobody(any_client: MakeClient, serve: Serve) -> N
         ({"texts": ["\ud800"]}, "texts[0]"),
         ({"texts": ["a"], "input_type": "passage"}, "input_type"),
         ({"texts": ["a"], "dimensions": 0}, "dimensions"),
+        ({"texts": ["a"], "extra_body": [1]}, "extra_body"),
+        ({"texts": ["a"], "extra_body": {"x": {1, 2}}}, "extra_body"),
         ({"texts": ["a", "b"], "batch_size": 0}, "batch_size"),
         ({"texts": ["a", "b"], "batch_size": 5000}, "batch_size"),
     ],
@@ -124,6 +128,9 @@ def test_wrong_arguments_are_named(
         ({"embedding": [0.0, 0.0]}, errors.NotSupported, "needs `--embedding`"),
         ({"embedding": [None, None]}, errors.InvalidReply, "started again"),
         ({"embedding": ["1", "2"]}, errors.InvalidReply, "started again"),
+        ({"embedding": [10**400]}, errors.InvalidReply, "started again"),
+        ({"embedding": [10**400, -(10**400)]}, errors.InvalidReply, "started again"),
+        ({"embedding": [math.inf, -math.inf]}, errors.InvalidReply, "started again"),
         ({"embedding": []}, errors.InvalidReply, "no list of numbers"),
         ({"embedding": [[1.0], [2.0]]}, errors.InvalidReply, "does the server pool"),
         ({"content": "", "stop": True}, errors.InvalidReply, "has the text any token"),
@@ -150,6 +157,18 @@ def test_all_forms_of_good_answers() -> None:
     assert read_vectors([{"embedding": [[1.0]]}, {"embedding": [[2.0]]}], 2) == [[1.0], [2.0]]
     data = [{"index": 1, "embedding": [2.0]}, {"index": 0, "embedding": [1.0]}]
     assert read_vectors({"data": data}, 2) == [[1.0], [2.0]]
+
+
+def test_asking_for_the_props_has_the_limits_of_the_call(
+    any_client: MakeClient, serve: Serve
+) -> None:
+    """Whether texts may be sent together is a request like the others."""
+    server = serve(lambda asked: [Verb.AWAIT_HANGUP])
+    client = any_client(server.url)
+    begun = time.monotonic()
+    with pytest.raises(errors.TimedOut):
+        client.embed(["a", "b"], timeouts=0.4)
+    assert time.monotonic() - begun < 3 and server.hung_up.wait(5)
 
 
 def test_a_busy_server_of_2023_is_asked_again(any_client: MakeClient, serve: Serve) -> None:

@@ -155,7 +155,18 @@ def test_logit_bias_forms() -> None:
     assert wire(logit_bias={"5": 1.5, 6: False, 7: False})["logit_bias"] == expected
     assert wire(logit_bias=[[5, 1.5], (6, False), (7, False)])["logit_bias"] == expected
     assert wire(logit_bias={"word": 1})["logit_bias"] == [["word", 1]]
-    for bad in ({5: True}, {5: "1"}, {-1: 1}, {1.5: 1}, [5, 1], [[5]], {5: math.nan}, {5: None}):
+    assert wire(logit_bias={"٣": 1})["logit_bias"] == [["٣", 1]], "a text, not token 3"
+    for bad in (
+        {"9" * 5000: 1},
+        {5: True},
+        {5: "1"},
+        {-1: 1},
+        {1.5: 1},
+        [5, 1],
+        [[5]],
+        {5: math.nan},
+        {5: None},
+    ):
         with pytest.raises(InvalidOption, match="logit_bias"):
             wire(logit_bias=bad)
 

@@ -88,7 +88,7 @@ def test_long_lines_take_linear_time() -> None:
     assert len(event.data) == 19_999 * 50
 
 
-@pytest.mark.parametrize("piece", [b"x" * 50, b"data: x\n", b"\r"])
+@pytest.mark.parametrize("piece", [b"x" * 50, b"data: x\n", b"data:\n", b"\r"])
 def test_an_event_has_a_largest_size(piece: bytes) -> None:
     """Neither a line without end nor data lines without end fill the memory."""
     decoder = SSEDecoder(max_bytes=1000)

@@ -185,6 +185,7 @@ def test_tokens() -> None:
         TokenPiece(id=2, piece=b"\xf0"),
         TokenPiece(id=3, piece=b""),
     ]
+    assert tokens_of({"tokens": [{"id": 1, "piece": "\ud800"}]}) == [TokenPiece(id=1, piece=b"?")]
     for bad in ({}, {"tokens": None}, {"tokens": ["a"]}, {"tokens": [{"piece": "x"}]}):
         with pytest.raises(InvalidReply):
             tokens_of(bad)
