@@ -103,8 +103,12 @@ class Scheduler:
         for each in leaving:
             self.release(each)
         removed = [each.sequence for each in leaving]
-        removed += [sequence for sequence in self.waiting if is_unwanted(sequence)]
-        self.waiting = deque(each for each in self.waiting if not is_unwanted(each))
+        still_waiting: deque[Sequence] = deque()
+        for sequence in self.waiting:
+            # NOTE: asked once, since readers leave at any time: between two answers it would be
+            # neither removed nor waiting.
+            (removed if is_unwanted(sequence) else still_waiting).append(sequence)
+        self.waiting = still_waiting
         return removed
 
     def release(self, running: Running) -> None:

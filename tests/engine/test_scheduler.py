@@ -148,6 +148,23 @@ def test_removing_frees_slots_and_places_in_the_queue(tokenizer: Tokenizer) -> N
     assert [owner.sequence for owner in bench.step().owners] == [kept]
 
 
+def test_who_leaves_while_the_queue_is_looked_through_is_not_lost(tokenizer: Tokenizer) -> None:
+    """Readers leave at any time: a sequence is removed, or it still waits."""
+    bench = Bench(tokenizer, num_slots=1, batch_size=8)
+    bench.add(2)
+    bench.step()
+    waiting = bench.add(2, first=20)
+    has_left: list[Sequence] = []
+
+    def is_unwanted(sequence: Sequence) -> bool:
+        answer = sequence in has_left
+        has_left.append(sequence)  # right behind the question
+        return answer
+
+    removed = bench.scheduler.remove(is_unwanted)
+    assert [*removed, *bench.scheduler.waiting] == [waiting]
+
+
 def test_a_prefill_only_request_wants_no_logits(tokenizer: Tokenizer) -> None:
     """Nothing is sampled for a request that generates nothing."""
     bench = Bench(tokenizer, num_slots=1, batch_size=8)
