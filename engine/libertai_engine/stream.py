@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from functools import partial
 from queue import Empty, SimpleQueue
 
 from libertai_engine.errors import EngineError
@@ -35,7 +34,7 @@ class Stream(Iterator[Delta], AsyncIterator[Delta]):
         self._on_abort = on_abort
         self._num_open = num_sequences
         self._items: SimpleQueue[Delta | EngineError | None] = SimpleQueue()  # None: the end
-        self._wake_loop: Callable[[], object] | None = None
+        self._news: asyncio.Future[None] | None = None  # what the reader waits for
         self._is_closed = False
         self._is_aborted = False
         self._is_over = False
@@ -106,6 +105,7 @@ class Stream(Iterator[Delta], AsyncIterator[Delta]):
             except Empty:
                 await news
                 continue
+            _resolve(news)  # nobody waits for it now, and its loop may end before the next delta
             if item is not None:
                 return item
         raise StopAsyncIteration
@@ -115,19 +115,19 @@ class Stream(Iterator[Delta], AsyncIterator[Delta]):
         self._items.put(None)
 
     def _wake(self) -> None:
-        wake_loop, self._wake_loop = self._wake_loop, None
-        if wake_loop is None:
+        news, self._news = self._news, None
+        if news is None:
             return
         try:
-            wake_loop()
-        except RuntimeError:  # the reader's event loop was closed under it
-            self.abort()
+            news.get_loop().call_soon_threadsafe(_resolve, news)
+        except RuntimeError:  # its loop was closed: under the reader, unless he has moved on
+            if news.cancelled() or not news.done():
+                self.abort()
 
     def _expect_news(self) -> asyncio.Future[None]:
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        self._wake_loop = partial(loop.call_soon_threadsafe, _resolve, future)
-        return future
+        self._news = news = loop.create_future()
+        return news
 
     def _take(self, item: Delta | EngineError | None) -> Delta | None:
         self._is_over = item is None or self._is_aborted

@@ -146,3 +146,20 @@ def test_a_closed_event_loop_aborts() -> None:
     loop.close()
     stream.put(delta("a"))
     assert left == ["left"]
+
+
+def test_a_reader_may_go_on_in_another_loop_or_in_none() -> None:
+    """Loops that have ended are nobody's loss, unless somebody still waits there."""
+    left: list[str] = []
+    stream = Stream(on_abort=lambda: left.append("left"))
+    for text in ("a", "b"):
+        stream.put(delta(text))
+
+    async def read() -> str:
+        return (await anext(stream)).text
+
+    assert asyncio.run(read()) == "a"
+    assert asyncio.run(read()) == "b"
+    stream.put(delta("c"))
+    stream.put(delta("d", is_last=True))
+    assert [item.text for item in stream] == ["c", "d"] and not left
