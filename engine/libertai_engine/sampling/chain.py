@@ -17,7 +17,7 @@ import numpy as np
 from libertai_engine.sampling import transforms
 from libertai_engine.sampling.candidates import Candidates, Numbers
 from libertai_engine.sampling.cut import first_cutter
-from libertai_engine.sampling.mirostat import mirostat_1, mirostat_2
+from libertai_engine.sampling.mirostat import first_mu, mirostat_1, mirostat_2
 from libertai_engine.sampling.transforms import Counts
 from libertai_engine.sampling_params import SamplingParams
 
@@ -55,9 +55,10 @@ class Chain:
 
     @property
     def heat(self) -> float:
-        """The temperature of a chain that does nothing else."""
+        """The temperature of a chain that does nothing else; several of them are multiplied."""
         assert self.start is Start.UNSORTED
-        return math.prod(heat for (heat,) in self.settings)
+        heat = math.prod(heat for (heat,) in self.settings)
+        return min(max(heat, sys.float_info.min), sys.float_info.max)
 
 
 def build_chain(params: SamplingParams) -> Chain:
@@ -77,7 +78,7 @@ def _steps(params: SamplingParams) -> Sequence[tuple[Filter, Settings, bool]]:
     heat = (transforms.temperature, (params.temperature,), params.temperature != 1)
     if params.mirostat:
         mirostat = mirostat_1 if params.mirostat == 1 else mirostat_2
-        return heat, (mirostat, (2 * params.mirostat_tau,), True)
+        return heat, (mirostat, (first_mu(params.mirostat_tau),), True)
     known: dict[str, tuple[Filter, Settings, bool]] = {
         "top_n_sigma": (transforms.top_n_sigma, (params.top_n_sigma,), params.top_n_sigma > 0),
         "top_k": (transforms.top_k, (params.top_k,), params.top_k > 0),

@@ -178,7 +178,8 @@ def _softmax_top(
     found = top_candidates(logits[None], num_probs)
     weights, best = weigh(logits, temperature)
     total = float(weights.sum())
-    probs = np.exp((found.logits[0] - best) / temperature) / total
+    with np.errstate(over="ignore"):
+        probs = np.exp((found.logits[0] - best) / temperature) / total
     return _listed(found, probs, num_probs)
 
 

@@ -15,6 +15,7 @@ from libertai_engine.sampling.candidates import Candidates, Numbers
 from libertai_engine.sampling.transforms import Counts, keep_first, probabilities
 
 ESTIMATED = 100  # candidates the Zipf exponent is estimated from
+MOST = 1e300  # bits that `mu` or a change of it may have: infinities would meet as NaN
 
 
 def mirostat_1(candidates: Candidates, mu: Numbers, min_keep: Counts) -> Candidates:
@@ -50,9 +51,21 @@ def mirostat_2(candidates: Candidates, mu: Numbers, min_keep: Counts) -> Candida
     return keep_first(candidates, np.maximum((surprise <= mu).sum(axis=-1, keepdims=True), 1))
 
 
+def first_mu(tau: float) -> float:
+    """`mu` for the first token: twice the target."""
+    return _limited(2 * tau)
+
+
 def next_mu(mu: float, *, tau: float, eta: float, probability: float) -> float:
-    """`mu` after a token of this probability (among the candidates kept) was drawn."""
-    return mu - eta * (-math.log2(probability) - tau)
+    """`mu` after a token of this probability (among the candidates kept) was drawn.
+
+    It is a finite number, however extreme the settings are.
+    """
+    return _limited(mu - _limited(eta * (-math.log2(probability) - tau)))
+
+
+def _limited(bits: float) -> float:
+    return max(-MOST, min(bits, MOST))
 
 
 def _zipf_exponent(logits: Numbers) -> Numbers:

@@ -17,7 +17,7 @@ from libertai_engine.errors import InvalidRequest
 from libertai_engine.sampling.chain import Chain, Settings, Start, build_chain
 from libertai_engine.sampling.dry import PieceOf, RepetitionWindow, has_repetition_penalty
 from libertai_engine.sampling.logprobs import Logprobs
-from libertai_engine.sampling.mirostat import next_mu
+from libertai_engine.sampling.mirostat import first_mu, next_mu
 from libertai_engine.sampling.penalties import Bias, PenaltyWindow, has_penalties
 from libertai_engine.sampling.transforms import xtc
 from libertai_engine.sampling.uniform import uniform
@@ -82,7 +82,7 @@ class SamplerState:
         self.chain: Chain | None = None if params.is_greedy else build_chain(params)
         self.bias = _bias(params, eos_ids)
         self.window: PenaltyWindow | None = None
-        self._mu = 2 * params.mirostat_tau
+        self._mu = first_mu(params.mirostat_tau)
         if has_penalties(params):
             size = context_size if params.penalty_window < 0 else params.penalty_window
             exempt = None if params.penalize_newline else newline_id

@@ -161,7 +161,8 @@ def top_n_sigma(candidates: Candidates, n: Numbers, min_keep: Counts) -> Candida
     """
     is_left = candidates.logits > -np.inf
     below = np.maximum(candidates.logits - candidates.logits[:, :1], -FARTHEST)
-    keep = is_left & (below >= -n * _deviation(candidates, below, is_left))
+    with np.errstate(over="ignore"):
+        keep = is_left & (below >= -n * _deviation(candidates, below, is_left))
     return keep_first(candidates, np.maximum(keep.sum(axis=-1, keepdims=True), min_keep))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from libertai_engine.sampling.candidates import Candidates, Numbers
-from libertai_engine.sampling.mirostat import mirostat_1, mirostat_2, next_mu
+from libertai_engine.sampling.mirostat import first_mu, mirostat_1, mirostat_2, next_mu
 
 MIN_KEEP = np.ones((1, 1), np.int64)
 
@@ -69,3 +69,13 @@ def test_mu_moves_against_the_error() -> None:
     """A token of 2 bits with a target of 3 raises mu by eta, one of 5 bits lowers it twice that."""
     assert next_mu(6.0, tau=3.0, eta=0.1, probability=0.25) == pytest.approx(6.1)
     assert next_mu(6.0, tau=3.0, eta=0.1, probability=1 / 32) == pytest.approx(5.8)
+
+
+@pytest.mark.parametrize("tau", [1e308, -1e308, 5.0])
+@pytest.mark.parametrize("eta", [10.0, -10.0, 1e308, -1e308])
+def test_mu_stays_a_number(tau: float, eta: float) -> None:
+    """Settings beyond all reason let it run away, and no infinities meet."""
+    value = first_mu(tau)
+    for _ in range(5):
+        assert math.isfinite(value)
+        value = next_mu(value, tau=tau, eta=eta, probability=0.25)

@@ -193,6 +193,32 @@ def test_a_bad_row_hurts_nobody_else(params: SamplingParams, vocab: int) -> None
     assert outcomes[1] == outcomes[4] == Sampler().sample(good[None], [state_of(params)])[0]
 
 
+EXTREME = [
+    replace(PLAIN, mirostat=2, mirostat_tau=1e308, mirostat_eta=-10.0),
+    replace(PLAIN, mirostat=1, mirostat_tau=-1e308, mirostat_eta=-1e308),
+    replace(PLAIN, temperature=1e200, samplers=("temperature", "temperature")),
+    replace(PLAIN, temperature=1e-200, samplers=("temperature", "temperature")),
+    replace(PLAIN, temperature=1e-308),
+    replace(PLAIN, top_n_sigma=1e308),
+]
+
+
+@pytest.mark.parametrize("params", EXTREME)
+@pytest.mark.parametrize("num_probs", [0, 3])
+def test_extreme_settings_choose_among_what_is_possible(
+    params: SamplingParams, num_probs: int
+) -> None:
+    """Overflows make no token of the banned ones, and neighbours hear nothing of them."""
+    logits = torch.tensor([[1.0, -math.inf, 300.0, -math.inf, 1.5]] * 2)
+    odd = state_of(replace(params, num_probs=num_probs))
+    for _ in range(3):
+        outcomes = Sampler().sample(logits.clone(), [odd, state_of(GREEDY)])
+        assert outcomes[1] == SampledToken(2)
+        assert isinstance(outcomes[0], SampledToken) and outcomes[0].token_id in {0, 2, 4}
+        assert all(math.isfinite(prob) for _, prob in outcomes[0].probs)
+        odd.accept(outcomes[0].token_id)
+
+
 @pytest.mark.parametrize("bias", [math.inf, math.nan])
 def test_a_bias_that_is_no_number_is_refused(bias: float) -> None:
     """Before anything runs."""
