@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libertai_engine.sampling.dry import (
+    MAX_LENGTH,
     RepetitionWindow,
     has_repetition_penalty,
     penalize_repetitions,
@@ -180,3 +182,12 @@ def test_a_sequence_stops_repeating_itself() -> None:
 
 def state_end(text: str) -> int:
     return LETTERS.index(text[-1])
+
+
+def test_a_long_prompt_that_repeats_itself_is_read_in_linear_time() -> None:
+    """This is done while requests are taken in, and others wait meanwhile."""
+    size = 1 << 17
+    begun = time.process_time()
+    window = RepetitionWindow(size, [7] * size, ["\n"], letter)
+    assert time.process_time() - begun < 0.4
+    assert window.repetitions(2)[1].tolist() == [MAX_LENGTH]
