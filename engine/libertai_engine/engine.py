@@ -241,7 +241,9 @@ class Engine:
                 "answer that is known to the grammar has so many tokens",
                 field="n_predict",
             )
-        if not request.can_shift and len(request.prompt_ids) + needed > self.context_size:
+        # An answer without a limit ends with the context, whether that could be shifted or not.
+        is_final = limit is None or not request.can_shift
+        if is_final and len(request.prompt_ids) + needed > self.context_size:
             raise ContextOverflow(len(request.prompt_ids) + needed, self.context_size)
 
     def _may_outgrow(self, request: Request) -> bool:

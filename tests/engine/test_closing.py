@@ -129,6 +129,16 @@ def test_the_context_is_a_limit_too(api: CompletionAPI) -> None:
         complete(api, prompt=[5] * 250, n_predict=100, **fields)
 
 
+def test_an_answer_without_a_limit_ends_with_the_context(api: CompletionAPI) -> None:
+    """It is never shifted, so a prompt that leaves no room for a whole one is refused."""
+    fields = {"json_schema": TEXT, "n_predict": -1, "close_grammar": True}
+    limit = needed(api, TEXT)
+    with pytest.raises(ContextOverflow):
+        complete(api, prompt=[5] * (256 - limit + 1), **fields)
+    result = complete(api, prompt=[5] * (256 - limit), **fields)
+    assert result["stopped_eos"] and json.loads(result["content"]).keys() == {"text"}
+
+
 def test_probabilities_are_not_made_up(api: CompletionAPI) -> None:
     """Where they are told, every token is sampled, and the answer may be cut."""
     result = complete(api, json_schema=TEXT, n_predict=20, n_probs=2, seed=1)
