@@ -7,6 +7,7 @@ is used: format, model, shapes, length. Nothing is ever unpickled.
 from __future__ import annotations
 
 import os
+import re
 import struct
 import tempfile
 from dataclasses import dataclass
@@ -49,7 +50,9 @@ def write_slot_file(
             Path(name).unlink(missing_ok=True)
         return SlotFile(len(token_ids), path.stat().st_size)
     except (OSError, SafetensorError) as error:
-        raise SlotFileError(f"Unable to save slot: {_reason(error)}", field="filename") from error
+        raise SlotFileError(
+            f"Unable to save slot: {_why_not_written(error)}", field="filename"
+        ) from error
 
 
 def read_slot_file(
@@ -100,6 +103,14 @@ def _assemble(tensors: dict[str, torch.Tensor]) -> tuple[list[int], KVPrefix]:
     if any(lane.ndim != 3 or lane.shape[1] != len(token_ids) for lane in (*keys, *values)):
         raise ValueError("the lanes are not as long as the tokens")
     return token_ids, KVPrefix(keys, values, len(token_ids))
+
+
+def _why_not_written(error: Exception) -> str:
+    """The same for writing; safetensors tells the system's reason as a number in its text."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    if isinstance(error, SafetensorError):
+        return os.strerror(int(number[1])) if number else "it cannot be written"
+    return _reason(error)
 
 
 def _reason(error: Exception) -> str:

@@ -50,3 +50,19 @@ def test_a_file_of_another_form_is_refused(
     save_file({**load_file(path), **changes}, path, metadata={"format": FORMAT, "model": MODEL})
     with pytest.raises(SlotFileError, match="Unable to restore slot"):
         read_slot_file(path, MODEL, 8)
+
+
+def test_a_full_disk_is_called_one(tmp_path: Path) -> None:
+    """And nothing is left of what was begun."""
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "slot"
+    write(path)
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        with pytest.raises(SlotFileError, match=r"^Unable to save slot: File too large$"):
+            write(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before and [*tmp_path.iterdir()] == [path]
