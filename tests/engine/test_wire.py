@@ -217,6 +217,10 @@ def test_logit_bias_forms(tokenizer: Tokenizer) -> None:
     bias = parse(tokenizer, logit_bias=pairs).requests[0].sampling.logit_bias
     assert bias == ((5, 1.5), (6, -math.inf))
     assert parse(tokenizer, logit_bias={"5": 1.5}).requests[0].sampling.logit_bias == ((5, 1.5),)
+    padded = {"0" * 20 + "5": 1.5}
+    assert parse(tokenizer, logit_bias=padded).requests[0].sampling.logit_bias == ((5, 1.5),)
+    text = {"\N{FULLWIDTH DIGIT FIVE}": 1.5}  # a text like any other
+    assert (5, 1.5) not in parse(tokenizer, logit_bias=text).requests[0].sampling.logit_bias
     assert parse(tokenizer, logit_bias={"9" * 5000: 1.5}).requests[0].sampling.logit_bias == ()
     word = tokenizer.encode(" the", add_special=False)
     bias = parse(tokenizer, logit_bias=[[" the", -2]]).requests[0].sampling.logit_bias

@@ -195,7 +195,7 @@ def _to_bias(name: str, value: Any, tokenizer: Tokenizer) -> tuple[tuple[int, fl
 
 def _id_or_text(key: str) -> int | str:
     # NOTE: Python refuses to read thousands of digits; ten are more than any id has.
-    return int(key[:10]) if key.isdecimal() else key
+    return int(key.lstrip("0")[:10] or "0") if key.isascii() and key.isdecimal() else key
 
 
 def _bias_of_pair(pair: Any, tokenizer: Tokenizer) -> list[tuple[int, float]]:
