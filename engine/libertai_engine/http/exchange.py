@@ -61,13 +61,14 @@ class Watch:
                     return work.result()
                 self._raise_if_over(gone, stopped)
                 if on_tick is not None:
-                    await self._in_time(on_tick())
+                    await self.in_time(on_tick())
         finally:
             await _end(work, gone, stopped)
 
-    async def _in_time(self, tick: Awaitable[None]) -> None:
-        try:  # a client that reads nothing blocks even a ping
-            await asyncio.wait_for(tick, self._remaining())
+    async def in_time(self, sending: Awaitable[None]) -> None:
+        """Wait for `sending`: a client that reads nothing blocks even a ping. Raises `Refusal`."""
+        try:
+            await asyncio.wait_for(sending, self._remaining())
         except asyncio.TimeoutError:
             raise self._too_late() from None
 
@@ -137,13 +138,13 @@ class EventStream(Response):
             await watch.supervise(
                 self._pump(send), tick=self._pause, on_tick=lambda: self._ping(send)
             )
+            await watch.in_time(send({"type": "http.response.body", "body": self._dialect.end}))
         except ClientGone:
             raise
         except Exception as error:
             if self._is_started:
                 await self._farewell(send, error)
             raise
-        await send({"type": "http.response.body", "body": self._dialect.end, "more_body": False})
 
     async def _pump(self, send: Send) -> None:
         async with contextlib.aclosing(self._items) as items:

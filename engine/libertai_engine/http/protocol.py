@@ -14,6 +14,8 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from libertai_engine.http.answers import Refusal, error_object, invalid, json_bytes
 
+MAX_EARLY_BYTES = 64 << 10  # of further requests, taken while one is being answered
+
 
 class GuardedProtocol(H11Protocol):
     """One connection. While a request's head is awaited, a timer runs that closes it.
@@ -44,6 +46,14 @@ class GuardedProtocol(H11Protocol):
             self._stop_timer()
         elif self._head_timer is None:
             self._start_timer()
+        self._stay_attentive()
+
+    def _stay_attentive(self) -> None:
+        """Read on behind a request, although what comes waits: who does not, hears no one leave."""
+        if not self.flow.read_paused or self.conn.their_state is h11.SEND_BODY:
+            return
+        if len(self.conn.trailing_data[0]) <= MAX_EARLY_BYTES:
+            self.flow.resume_reading()
 
     def _start_timer(self) -> None:
         self._head_timer = self.loop.call_later(self._receive_timeout, self._head_is_late)

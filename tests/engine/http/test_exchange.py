@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
@@ -160,6 +161,46 @@ def test_a_client_that_leaves_frees_its_slot(stream: bool) -> None:
         wait_until(lambda: api.num_running == 1)
         client.close()
         wait_until(lambda: api.num_running == 0, timeout=3)
+
+
+def test_a_client_that_asks_ahead_and_leaves_frees_its_slot() -> None:
+    """Noticed as well while a further request waits behind the one that runs."""
+    api = FakeAPI()
+    with running(api) as server, server.connect() as client:
+        first = request_bytes("POST", "/completion", b'{"script":[60]}', Connection="keep-alive")
+        client.sendall(first)
+        wait_until(lambda: api.num_running == 1)
+        for part in (b"GET /health HTTP/1.1\r\n", b"Host: 127.0.0.1\r\n\r\n"):
+            client.sendall(part)
+            time.sleep(0.1)  # so that the server sees it apart from what follows
+        client.close()
+        wait_until(lambda: api.num_running == 0, timeout=3)
+
+
+@contextmanager
+def slow_client(server: Running) -> Iterator[socket.socket]:
+    """A connection with little room for what is not read yet."""
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(20)
+        client.connect(("127.0.0.1", server.port))
+        yield client
+
+
+class LargeEndAPI(FakeAPI):
+    """Streams end with an object that fills every buffer on its way."""
+
+    async def astream(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        yield {**END, "prompt": "x" * 20_000_000}
+
+
+def test_the_end_of_a_stream_waits_for_no_reader_beyond_the_deadline() -> None:
+    """Nor does it look whole to whoever reads it then."""
+    with running(LargeEndAPI(), request_timeout=0.5) as server, slow_client(server) as client:
+        client.sendall(request_bytes("POST", "/completion", b'{"stream":true}'))
+        wait_until(lambda: server.lifecycle.num_requests == 1)
+        wait_until(lambda: server.lifecycle.num_requests == 0, timeout=5)
+        assert not read_all(client).endswith(b"0\r\n\r\n")
 
 
 def test_a_client_that_does_not_read_is_cut_off() -> None:
