@@ -77,7 +77,7 @@ class Endpoints:
         has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         body = await self._service.body(request) if has_body else {}
         action = request.query_params.get("action", "")
-        slot: int = request.path_params["slot"]
+        slot = _slot_number(request.path_params["slot"])
         return await self._service.wait(request, self._service.api.slot_action, slot, action, body)
 
     async def props(self, request: Request) -> Response:
@@ -108,7 +108,7 @@ def build_app(lifecycle: Lifecycle, config: ServerConfig) -> Starlette:
             _post("/apply-template", to.apply_template),
             _post("/embedding", to.embedding),
             _post("/embeddings", to.embeddings),
-            _post("/slots/{slot:int}", to.slot_action),
+            _post("/slots/{slot}", to.slot_action),
             Route("/props", to.props, methods=["GET"]),
             Route(HEALTH, to.health, methods=["GET"]),
             *OpenAIEndpoints(service).routes,
@@ -123,6 +123,13 @@ def build_app(lifecycle: Lifecycle, config: ServerConfig) -> Starlette:
 
 def _post(path: str, endpoint: Endpoint) -> Route:
     return Route(path, endpoint, methods=["POST"])
+
+
+def _slot_number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise HTTPException(404)
+    # NOTE: Python refuses to read thousands of digits; ten are more than any slot has.
+    return int(text[:10])
 
 
 def _refuse(request: Request, error: Exception) -> Response:

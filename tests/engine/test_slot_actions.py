@@ -96,6 +96,8 @@ def test_a_bad_file_leaves_the_slot_intact(server: Running, folder: Path) -> Non
         ("/slots/0", {}, 400),
         ("/slots/9?action=erase", {}, 400),
         ("/slots/x?action=erase", {}, 404),
+        ("/slots/%D9%A1?action=erase", {}, 404),
+        (f"/slots/{'9' * 5000}?action=erase", {}, 400),
         ("/slots/0?action=save", {"filename": 5}, 400),
         ("/slots/0?action=save", {}, 400),
     ],
