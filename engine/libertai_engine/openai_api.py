@@ -27,6 +27,7 @@ from libertai_engine.wire.format import Answer
 from libertai_engine.wire.parse import Limits
 
 Parse = Callable[[Any, Tokenizer, Limits], OpenAICall]
+LIMIT = "n_predict"  # what the engine calls the limit of an answer when it refuses one
 MakeFormat = Callable[[OpenAICall, Tokenizer], ChoiceFormat]
 
 
@@ -127,6 +128,11 @@ class OpenAIAPI:
         except ContextOverflow as error:
             error.field = call.field
             raise
+        except InvalidRequest as error:
+            if error.field != LIMIT:
+                raise
+            message = str(error).replace(f"`{LIMIT}`", f"`{call.limit_name}`")
+            raise InvalidRequest(message, field=call.limit_name) from None
 
     def _reply(self, call: OpenAICall, make_format: MakeFormat) -> Reply:
         return Reply(

@@ -12,7 +12,7 @@ import pytest
 
 from libertai_engine.api import CompletionAPI
 from libertai_engine.engine import Engine
-from libertai_engine.errors import ContextOverflow, EngineUnavailable, NotFound
+from libertai_engine.errors import ContextOverflow, EngineUnavailable, InvalidRequest, NotFound
 from libertai_engine.openai_api import OpenAIAPI
 from tests.engine.serving import wait_until
 
@@ -186,6 +186,15 @@ async def test_a_long_prompt_is_refused_with_its_numbers(api: OpenAIAPI, engine:
     with pytest.raises(ContextOverflow) as caught:
         await chunks_of(api.text_stream({"prompt": long}))
     assert caught.value.field == "prompt"
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "n_predict"])
+async def test_a_limit_that_is_too_low_has_the_callers_name(api: OpenAIAPI, name: str) -> None:
+    """Whatever the engine calls it."""
+    body = {"messages": MESSAGES, "response_format": {"type": "json_object"}, name: 1}
+    with pytest.raises(InvalidRequest, match=f"`{name}` must be at least 2") as caught:
+        await api.chat(body)
+    assert caught.value.field == name
 
 
 async def test_leaving_frees_every_slot(api: OpenAIAPI, engine: Engine) -> None:

@@ -40,13 +40,14 @@ class OpenAICall:
 
     Invariant: `requests` holds `num_choices` of each prompt, prompt by prompt, numbered by their
     `index`; `echoes` one text a prompt, empty unless the answer is to begin with it. `field` is the
-    name of what the prompts came from.
+    name of what the prompts came from, `limit_name` that of what limits the answers.
     """
 
     requests: tuple[Request, ...]
     num_choices: int
     echoes: tuple[str, ...]
     field: str
+    limit_name: str
     with_logprobs: bool
     with_usage: bool
 
@@ -162,6 +163,7 @@ def _call(body: Body, asked: _Asked, tokenizer: Tokenizer, limits: Limits) -> Op
         num_choices=num_choices,
         echoes=asked.echoes,
         field=asked.field,
+        limit_name=_limit_name(body),
         with_logprobs=asked.num_logprobs is not None,
         with_usage=_wants_usage(body),
     )
@@ -207,11 +209,13 @@ def _llama_options(body: Body, asked: _Asked) -> dict[str, Any]:
 
 def _max_tokens(body: Body) -> int:
     """The limit under the first of its names that is given; -1 for none."""
-    for name in _LIMIT_NAMES:
-        limit: int | None = body.get(name, lambda name, value: to_int(name, value, -1), None)
-        if limit is not None:
-            return limit
-    return -1
+    limit: int = body.get(_limit_name(body), lambda name, value: to_int(name, value, -1), -1)
+    return limit
+
+
+def _limit_name(body: Body) -> str:
+    given = (name for name in _LIMIT_NAMES if body.fields.get(name) is not None)
+    return next(given, _LIMIT_NAMES[0])
 
 
 def _with_more(stop: Any, more: Sequence[str]) -> Any:
