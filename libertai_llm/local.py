@@ -12,7 +12,7 @@ import re
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from contextlib import aclosing, contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -256,16 +256,18 @@ def _let_go(lease: Lease, loop: _LoopThread) -> None:
 class _LoopThread:
     """An event loop in a thread of its own, started when it is first needed.
 
-    Invariant: what a blocking caller gives up waiting for is cancelled in the loop.
+    Invariant: what a blocking caller gives up waiting for is cancelled in the loop, and so is
+    whatever was begun before `close`; after it nothing begins (`LibertaiError`).
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_closed = False
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine and wait for it."""
-        future = asyncio.run_coroutine_threadsafe(work, self._running_loop())
+        future = self._begin(work)
         with _closed_while_waiting():
             try:
                 return future.result()
@@ -281,7 +283,7 @@ class _LoopThread:
                 async for item in items:
                     passed.put((item,))
 
-        future = asyncio.run_coroutine_threadsafe(pump(), self._running_loop())
+        future = self._begin(pump())
         future.add_done_callback(lambda _: passed.put(None))
         try:
             while (box := passed.get()) is not None:
@@ -295,17 +297,22 @@ class _LoopThread:
         """Stop the loop; twice is fine."""
         with self._lock:
             loop, self._loop = self._loop, None
+            self._is_closed = True
         if loop is not None:
             loop.call_soon_threadsafe(loop.stop)
 
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
+    def _begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Hand a coroutine to the loop, before anybody can stop it."""
         with self._lock:
+            if self._is_closed:
+                work.close()
+                raise LibertaiError("the client is closed")
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(
                     target=_run_loop, args=(self._loop,), name="libertai-llm", daemon=True
                 ).start()
-            return self._loop
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:

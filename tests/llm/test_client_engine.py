@@ -252,6 +252,26 @@ def test_closing_ends_what_another_thread_waits_for(engine: Engine, how: str) ->
     assert wait_until(lambda: is_idle(engine))
 
 
+@pytest.mark.parametrize("how", ["complete", "stream"])
+def test_closing_just_before_a_call_begins(engine: Engine, how: str) -> None:
+    """Whoever closes while another thread is about to ask leaves no thread behind for it."""
+    client = Client(engine=engine, timeouts=60)
+    lease = client._transport._lease  # type: ignore[attr-defined]
+    find = lease.api
+
+    def api(path: str) -> Any:
+        found = find(path)
+        client.close()
+        return found
+
+    lease.api = api
+    known = set(threading.enumerate())
+    with pytest.raises(errors.LibertaiError, match="closed"):
+        list(getattr(client, how)("Once"))
+    left = {each for each in threading.enumerate() if each.name == "libertai-llm"} - known
+    assert not left
+
+
 async def test_cancelling_frees_the_slot(engine: Engine, server: Running) -> None:
     """A cancelled task, by either way, whole or streamed."""
     for client in (AsyncClient(engine=engine), AsyncClient(server.url)):
