@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from libertai_engine.model.memory import give_memory_back, mapped_files
+
 LEAST_BYTES = 1 << 24
 """A module with less is read from the processor's caches."""
 
@@ -28,42 +30,69 @@ GROUPS = (
 their `memory.stat` begin."""
 
 _PAGE = 1 << 12
+_FREED = 1 << 25  # bytes that are worth a call of the system
 _Place = tuple[int, torch.dtype, torch.Size, tuple[int, ...]]
+_Owner = tuple[nn.Module, str, Tensor]
 
 
 @torch.no_grad()
 def move_to_large_pages(module: nn.Module) -> int:
     """Copy the weights, one after the other; the number of bytes that were moved.
 
-    None are where the system has no large pages, for modules with less than `LEAST_BYTES` on the
-    CPU, and where the copy would take more than half of the memory that is free or can be freed.
+    Each is freed when it is copied, so that nothing is in memory twice but the one at work. None
+    are moved where the system has no large pages, for modules with less than `LEAST_BYTES` on the
+    CPU, and where they take more than half of the memory that is free or can be freed.
     Addresses change: to be called before anybody keeps them. Tensors that share memory go on
     sharing it.
     """
-    owners = [(part, *each) for part in module.modules() for each in _tensors(part)]
-    tensors = [tensor for _, _, tensor in owners]
-    sizes = {_place(each): -(-each.nbytes // _PAGE) * _PAGE for each in tensors}
-    total = sum(sizes.values())
+    owners = _owners(module)
+    total = sum(_padded(each[0][2]) for each in owners.values())
     if total < LEAST_BYTES or total > free_bytes() // 2:
         return 0
     memory = _large_pages(total)
     if memory is None:
         return 0
-    moved: dict[_Place, Tensor] = {}
-    new: dict[int, Tensor] = {}
-    begin = 0
-    for tensor in tensors:
-        place = _place(tensor)
-        if place not in moved:
-            piece = memory[begin : begin + tensor.nbytes]
-            moved[place] = piece.view(tensor.dtype).view(tensor.shape).copy_(tensor)
-            begin += sizes[place]
-        new[id(tensor)] = _like(tensor, moved[place])
-    # NOTE: tensors are replaced: those of files are views, which keep their file whatever becomes
-    # of their data.
-    for part, name, tensor in owners:
-        setattr(part, name, new[id(tensor)])
+    files = mapped_files()
+    begin = freed = 0
+    for place in list(owners):
+        old = owners[place][0][2]
+        piece = memory[begin : begin + old.nbytes]
+        new = piece.view(old.dtype).view(old.shape).copy_(old)
+        begin += _padded(old)
+        freed += old.nbytes
+        files.forget(old)
+        _replace(owners.pop(place), new)
+        del old  # the last name that its memory has
+        if freed >= _FREED:
+            give_memory_back()
+            freed = 0
+    give_memory_back()
     return total
+
+
+def _owners(module: nn.Module) -> dict[_Place, list[_Owner]]:
+    """Who has the weights of each place, and under which name."""
+    found: dict[_Place, list[_Owner]] = {}
+    for part in module.modules():
+        for name, tensor in _tensors(part):
+            found.setdefault(_place(tensor), []).append((part, name, tensor))
+    return found
+
+
+def _padded(tensor: Tensor) -> int:
+    """Bytes of whole pages."""
+    return -(-tensor.nbytes // _PAGE) * _PAGE
+
+
+def _replace(owners: list[_Owner], new: Tensor) -> None:
+    """Give all of them `new`; who had the same object has one again.
+
+    NOTE: tensors are replaced: those of files are views, which keep their file whatever becomes of
+    their data.
+    """
+    made: dict[int, Tensor] = {}
+    for part, name, old in owners:
+        setattr(part, name, made.setdefault(id(old), _like(old, new)))
 
 
 def free_bytes() -> int:

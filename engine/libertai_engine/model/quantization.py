@@ -6,8 +6,6 @@ linear layers and its embeddings, and a `Quantization` that tells what became of
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +21,7 @@ from libertai_engine.errors import ModelLoadError
 from libertai_engine.kernels.library import Library
 from libertai_engine.kernels.packing import pack_int4, pack_int8
 from libertai_engine.model.large_pages import move_to_large_pages
+from libertai_engine.model.memory import MappedFiles, give_memory_back, mapped_files
 from libertai_engine.model.parts import language_model
 from libertai_engine.model.quality import BOUNDS, Quality
 from libertai_engine.model.quantized import (
@@ -72,13 +71,16 @@ class Quantization:
 def quantize(module: PreTrainedModel, precision: Precision, *, progress: bool) -> None:
     """Put quantized layers in the place of the language model's; each is freed when replaced.
 
+    Pages of a file, too, which weights may lie in.
+
     Head and input embeddings have 8 bits in either case; tied ones stay tied. What stays as it is:
     norms, vision towers, routers, and experts that are no linear layers. Raises `ModelLoadError`
     for weights that are not finite.
     """
     bytes_before = count_bytes(module)
     head_name = name_of(module, module.get_output_embeddings())
-    shared = _quantize_embedding(module)
+    files = mapped_files()
+    shared = _quantize_embedding(module, files)
     if head_name is not None and shared is not None:
         replace_linear(module, (head_name,), shared)
     found = places(module)
@@ -86,15 +88,10 @@ def quantize(module: PreTrainedModel, precision: Precision, *, progress: bool) -
         kind: Precision = "int8" if names[0] == head_name else precision
         weight = matrix_of(module.get_submodule(names[0]))
         replace_linear(module, names, _quantized(names[0], weight, kind))
+        files.forget(weight)
         if weight.numel() >= _LARGE:
             give_memory_back()
     _leave_file(module, bytes_before)
-
-
-def give_memory_back() -> None:
-    """Return to the system what was freed. NOTE: glibc keeps it where pieces of it are in use."""
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # other systems have no such call
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _leave_file(module: nn.Module, bytes_before: int) -> None:
@@ -117,7 +114,7 @@ def _quantized(name: str, weight: Tensor, precision: Precision) -> QuantizedMatr
     return QuantizedMatrix(pack_int4(rounded.codes, rounded.scale))
 
 
-def _quantize_embedding(module: PreTrainedModel) -> QuantizedMatrix | None:
+def _quantize_embedding(module: PreTrainedModel, files: MappedFiles) -> QuantizedMatrix | None:
     """Replace the input embeddings; their matrix, if the head is to have the same."""
     old, head = module.get_input_embeddings(), module.get_output_embeddings()
     name = name_of(module, old)
@@ -125,6 +122,7 @@ def _quantize_embedding(module: PreTrainedModel) -> QuantizedMatrix | None:
         return None
     matrix = _quantized(name, old.weight, "int8")
     module.set_submodule(name, QuantizedEmbedding(matrix, factor_of(old), old.weight.dtype))
+    files.forget(old.weight)
     return matrix if getattr(head, "weight", None) is old.weight else None
 
 

@@ -13,13 +13,13 @@ from transformers import PreTrainedModel
 
 from libertai_engine.config import Precision
 from libertai_engine.kernels.library import Library
+from libertai_engine.model.memory import give_memory_back
 from libertai_engine.model.probe import check_model
 from libertai_engine.model.quality import BOUNDS, Quality, compare, read
 from libertai_engine.model.quantization import (
     Quantization,
     count_bytes,
     count_kept_bytes,
-    give_memory_back,
     matrices,
     quantize,
     settle,

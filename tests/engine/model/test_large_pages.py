@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 
 from libertai_engine.model import large_pages
 from libertai_engine.model.large_pages import LEAST_BYTES, move_to_large_pages
+from libertai_engine.model.memory import mapped_files
 
 SIDE = 2100  # of a square matrix of fp32 that is worth the way
 HAS_LARGE_PAGES = hasattr(mmap, "MADV_HUGEPAGE") and large_pages.free_bytes() > 0
@@ -58,6 +60,43 @@ def test_what_the_weights_lay_in_is_given_back(tmp_path: Path) -> None:
     assert str(path) in Path("/proc/self/maps").read_text()
     assert move_to_large_pages(module)
     assert str(path) not in Path("/proc/self/maps").read_text()
+
+
+@pytest.mark.skipif(not HAS_LARGE_PAGES, reason="this system has no large pages")
+@pytest.mark.parametrize("lies_in_file", [False, True])
+def test_nothing_is_in_memory_twice_but_the_weight_at_work(
+    tmp_path: Path, lies_in_file: bool
+) -> None:
+    """The most that the process has taken meanwhile, weights of its own or of a file."""
+    layers = (nn.Linear(SIDE, SIDE, bias=False) for _ in range(8))
+    module = nn.Sequential(*layers).requires_grad_(False)
+    if lies_in_file:
+        path = tmp_path / "weights.safetensors"
+        save_file(module.state_dict(), path)
+        module.load_state_dict(load_file(path), assign=True)
+    numbers = [each.sum() for each in module.parameters()]  # they are in memory from now on
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    before = status("VmRSS")
+    if status("VmHWM") > before + LEAST_BYTES // 4:
+        pytest.skip("the most that was taken cannot be counted anew here")
+    moved = move_to_large_pages(module)
+    assert moved == 8 * -(-SIDE * SIDE * 4 // 4096) * 4096
+    assert status("VmHWM") - before < moved // 2
+    assert status("VmRSS") - before < moved // 4
+    assert numbers == [each.sum() for each in module.parameters()]
+
+
+def test_a_file_is_forgotten_only_where_nobody_has_changed_it(tmp_path: Path) -> None:
+    """Numbers that were written to its memory are in no file."""
+    path = tmp_path / "weights.safetensors"
+    save_file({"weight": torch.ones(SIDE, SIDE)}, path)
+    for is_changed in (False, True):
+        weight = load_file(path)["weight"]
+        if is_changed:
+            weight[SIDE // 2, 0] = 7
+        mapped_files().forget(weight)
+        assert weight.sum() == SIDE * SIDE + 6 * is_changed
 
 
 def test_small_modules_stay() -> None:
@@ -108,6 +147,12 @@ def test_nothing_moves_where_no_advice_is_taken(monkeypatch: pytest.MonkeyPatch)
     """As on systems without large pages."""
     monkeypatch.delattr(mmap, "MADV_HUGEPAGE", raising=False)
     assert move_to_large_pages(nn.Linear(SIDE, SIDE)) == 0
+
+
+def status(name: str) -> int:
+    """What the system says of this process' memory, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 def all_of(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
