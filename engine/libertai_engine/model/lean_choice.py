@@ -17,7 +17,7 @@ from libertai_engine.model.decoder_parts import take_apart
 from libertai_engine.model.decoder_questions import NotLean
 from libertai_engine.model.kv_cache import KVCache
 from libertai_engine.model.lean import LeanDecoder
-from libertai_engine.model.lean_proof import manners_of, prove
+from libertai_engine.model.lean_proof import begin, prove
 from libertai_engine.model.shift import Evaluate
 
 logger = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ def choose_decoder(
 def _make(
     module: PreTrainedModel, library: Library, cache: KVCache, evaluate: Evaluate
 ) -> LeanDecoder:
-    parts = take_apart(module, manners_of(module, evaluate), cache.context_size)
-    prove(module, library, parts, evaluate)
+    begun = begin(module, evaluate)
+    parts = take_apart(module, begun.manners, cache.context_size)
+    prove(begun, library, parts, evaluate)
     return LeanDecoder(library, parts, cache.lanes)

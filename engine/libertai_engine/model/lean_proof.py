@@ -1,14 +1,14 @@
 """Is a native step the same as the module's own? Found out on a few tokens, before it serves.
 
-In: a module, its parts, the native library. Out: nothing, or `NotLean` with what differs. The
-module itself tells whether weights are read rightly, but its rounding hides a scale that is a few
-per cent off. That is seen in a twin (`lean_twin`) whose numbers are fp32.
+In: a module that has begun, its parts, the native library. Out: nothing, or `NotLean` with what
+differs. The module itself tells whether weights are read rightly, but its rounding hides a scale
+that is a few per cent off. That is seen in a twin (`lean_twin`) whose numbers are fp32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -44,40 +44,45 @@ SHARP = 1e-4
 """Largest relative difference between two ways to a twin's numbers; 1e-6 is usual."""
 
 
-def prove(
-    module: PreTrainedModel, library: Library, parts: DecoderParts, evaluate: Evaluate
-) -> None:
+@dataclass(frozen=True, slots=True, eq=False)
+class Begun:
+    """A module, lanes that it has filled with `PREFILL`, and how each of its layers attended.
+
+    Invariant: nothing else was written to the lanes, so that it serves one proof.
+    """
+
+    module: PreTrainedModel
+    cache: KVCache
+    manners: tuple[Manner, ...]
+
+
+def begin(module: PreTrainedModel, evaluate: Evaluate) -> Begun:
+    """Let a module evaluate `PREFILL`."""
+    packed, cache = pack(Batch(PREFILL), module.device), KVCache(num_slots=4, context_size=CONTEXT)
+    evaluate(module, cache, packed)
+    return Begun(module, cache, tuple(each for each in packed.attended if isinstance(each, Manner)))
+
+
+def prove(begun: Begun, library: Library, parts: DecoderParts, evaluate: Evaluate) -> None:
     """Raise `NotLean` unless native steps are the module's, and their scales exactly its own."""
-    compare(module, library, parts, evaluate, tolerance(parts))
-    twin = twin_of(module, parts)
-    own = take_apart(twin, manners_of(twin, evaluate), CONTEXT)
+    compare(begun, library, parts, evaluate, tolerance(parts))
+    twin = begin(twin_of(begun.module, parts), evaluate)
+    own = take_apart(twin.module, twin.manners, CONTEXT)
     claimed = replace(own, **{name: getattr(parts, name) for name in CLAIMS})
     compare(twin, library, claimed, evaluate, SHARP)
 
 
-def manners_of(module: PreTrainedModel, evaluate: Evaluate) -> list[Manner]:
-    """How each layer of a module attends, as a step tells."""
-    packed = pack(Batch(PREFILL), module.device)
-    evaluate(module, KVCache(num_slots=4, context_size=CONTEXT), packed)
-    return [each for each in packed.attended if isinstance(each, Manner)]
-
-
 def compare(
-    module: PreTrainedModel,
-    library: Library,
-    parts: DecoderParts,
-    evaluate: Evaluate,
-    largest: float,
+    begun: Begun, library: Library, parts: DecoderParts, evaluate: Evaluate, largest: float
 ) -> None:
     """Raise `NotLean` unless logits and lanes agree with the module's after every step."""
-    expected, cache = (KVCache(num_slots=4, context_size=CONTEXT) for _ in range(2))
-    for each in (expected, cache):
-        evaluate(module, each, pack(Batch(PREFILL), module.device))
-    decoder = LeanDecoder(library, parts, cache.lanes)
+    module, expected = begun.module, begun.cache
+    lanes = [(keys.clone(), values.clone()) for keys, values in expected.lanes]
+    decoder = LeanDecoder(library, parts, lanes)
     for rows in STEPS:
         logits = evaluate(module, expected, pack(Batch(rows), module.device)).float()
         _compare("logits", decoder.run(Batch(rows)), logits, largest)
-        for layer, pairs in enumerate(zip(cache.lanes, expected.lanes, strict=True)):
+        for layer, pairs in enumerate(zip(lanes, expected.lanes, strict=True)):
             for ours, theirs in zip(*pairs, strict=True):
                 _compare(f"lanes of layer {layer}", *_written(ours, theirs, rows), largest)
 

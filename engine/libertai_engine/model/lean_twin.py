@@ -1,7 +1,7 @@
 """A small fp32 twin of a decoder: its first layers, with weights made up, and all else its own.
 
 In: a module. Out: a copy that does with numbers what the module does, but that rounding does not
-blur, so that a scale which is a little off shows. Nothing of the module's weights is copied.
+blur, so that a scale which is a little off shows. Nothing of the module's matrices is copied.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ def twin_of(module: PreTrainedModel, parts: DecoderParts) -> PreTrainedModel:
         for name, part in matrices_of(layer):
             memo |= _smaller(part, name)
     memo |= _smaller(output, "head") | _smaller_table(decoder.embed_tokens, memo)
+    memo |= _vectors(module, memo)
     memo[id(decoder.layers)] = nn.ModuleList(copy.deepcopy(each, memo) for each in layers)
     twin: PreTrainedModel = copy.deepcopy(module, memo).float()
     _make_up(twin, parts)
@@ -81,6 +82,24 @@ def _smaller_table(embed: Any, memo: dict[int, Any]) -> dict[int, Any]:
     if not isinstance(embed, nn.Embedding):
         return {id(embed): new}
     return {id(embed.weight): memo.get(id(embed.weight), new.weight)}
+
+
+def _vectors(module: PreTrainedModel, memo: dict[int, Any]) -> dict[int, Any]:
+    """Copies of gains, biases and frequencies.
+
+    NOTE: copied by `deepcopy`, each would bring along all of the memory that it lies in: where
+    weights are in one piece, all weights.
+    """
+    tensors = (*module.parameters(), *module.buffers())
+    vectors = (each for each in tensors if each.ndim <= 1 and id(each) not in memo)
+    return {id(each): _own(each) for each in vectors}
+
+
+def _own(vector: Tensor) -> Tensor:
+    copied = vector.detach().clone()
+    if isinstance(vector, nn.Parameter):
+        return nn.Parameter(copied, vector.requires_grad)
+    return copied
 
 
 @torch.no_grad()

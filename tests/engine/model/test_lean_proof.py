@@ -19,7 +19,7 @@ from libertai_engine.kernels.library import Library, native
 from libertai_engine.model.attention import use_slot_lanes
 from libertai_engine.model.decoder_parts import take_apart
 from libertai_engine.model.decoder_questions import NotLean
-from libertai_engine.model.lean_proof import manners_of, prove
+from libertai_engine.model.lean_proof import begin, prove
 from libertai_engine.model.lean_twin import VOCAB, twin_of
 from libertai_engine.model.loader import load_model
 from libertai_engine.model.runner import ModelRunner, evaluate
@@ -63,11 +63,12 @@ def test_scales_that_are_off(family: str, dtype: torch.dtype, scale: str, off: f
     """Two per cent show in any scale, while the right ones are agreed to."""
     module = random_model(family, **(GRANITE if family == "granite" else {})).to(dtype)
     use_slot_lanes(module)
-    parts = take_apart(module, manners_of(module, evaluate), CONTEXT)
-    prove(module, library(), parts, evaluate)
+    begun = begin(module, evaluate)
+    parts = take_apart(module, begun.manners, CONTEXT)
+    prove(begun, library(), parts, evaluate)
     claimed = replace(parts, **{scale: getattr(parts, scale) * off})
     with pytest.raises(NotLean, match="differ from the module's"):
-        prove(module, library(), claimed, evaluate)
+        prove(begin(module, evaluate), library(), claimed, evaluate)
 
 
 PLACES: dict[str, Callable[[Any], nn.Module]] = {
@@ -151,7 +152,7 @@ def test_a_twin_is_small() -> None:
     """Of a module's weights, it has none but what rows and columns its structure needs."""
     module = random_model(num_hidden_layers=9, tie_word_embeddings=True)
     use_slot_lanes(module)
-    parts = take_apart(module, manners_of(module, evaluate), CONTEXT)
+    parts = take_apart(module, begin(module, evaluate).manners, CONTEXT)
     before = {name: each.clone() for name, each in module.state_dict().items()}
     twin = twin_of(module.bfloat16(), parts)
     assert {each.dtype for each in twin.parameters()} == {torch.float32}
@@ -159,3 +160,19 @@ def test_a_twin_is_small() -> None:
     assert twin.lm_head.weight.shape == (VOCAB, module.config.hidden_size)
     after = module.float().state_dict()
     assert all(torch.allclose(each, after[name], rtol=1e-2) for name, each in before.items())
+
+
+def test_a_twin_leaves_the_memory_of_its_module_alone() -> None:
+    """Weights may lie in one piece: a copy of the gains among them is no copy of all."""
+    module = random_model()
+    piece, begin_at = torch.zeros(1 << 20), 0
+    for part in module.modules():
+        for name, each in list(part.named_parameters(recurse=False)):
+            own = piece[begin_at : begin_at + each.numel()].view(each.shape).copy_(each.detach())
+            setattr(part, name, torch.nn.Parameter(own, requires_grad=False))
+            begin_at += each.numel()
+    use_slot_lanes(module)
+    parts = take_apart(module, begin(module, evaluate).manners, CONTEXT)
+    twin = twin_of(module, parts)
+    tensors = [*twin.parameters(), *twin.buffers()]
+    assert max(each.untyped_storage().nbytes() for each in tensors) < piece.nbytes
