@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, kl_div
+from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from libertai_engine.model.batch import Batch, Row
@@ -85,16 +85,20 @@ def read(module: PreTrainedModel, ids: Sequence[int], *, seconds: float = math.i
     end = time.monotonic() + seconds
     cache = KVCache(num_slots=1, context_size=len(ids))
     surprises: list[float] = []
-    kept: list[Tensor] = []
+    kept, num_kept = torch.empty(0), 0
     for start in range(0, len(ids) - 1, _PIECE):
         log_probs = _predict(module, cache, start, ids[start : min(start + _PIECE, len(ids) - 1)])
         targets = torch.tensor(ids[start + 1 : start + 1 + len(log_probs)], device=module.device)
         surprises += cross_entropy(log_probs, targets, reduction="none").tolist()
-        room = max(1, _KEPT_BYTES // log_probs[0].nbytes) - sum(map(len, kept))
-        kept.append(log_probs[:room])
+        if not num_kept:
+            room = max(1, _KEPT_BYTES // log_probs[0].nbytes)
+            kept = log_probs.new_empty(min(room, len(ids) - 1), log_probs.shape[1])
+        some = log_probs[: len(kept) - num_kept]
+        kept[num_kept : num_kept + len(some)] = some
+        num_kept += len(some)
         if time.monotonic() > end:
             break
-    return Reading(tuple(surprises), torch.cat(kept))
+    return Reading(tuple(surprises), kept[:num_kept])
 
 
 def _predict(module: PreTrainedModel, cache: KVCache, start: int, ids: Sequence[int]) -> Tensor:
@@ -108,7 +112,8 @@ def compare(before: Reading, module: PreTrainedModel, ids: Sequence[int]) -> Qua
     after = read(module, ids[: len(before.surprises) + 1])
     count = min(len(before.log_probs), len(after.log_probs))
     old, new = before.log_probs[:count], after.log_probs[:count]
-    distance = kl_div(new, old, reduction="batchmean", log_target=True)
+    # `kl_div` in a third of its memory: sum(p log(p / q)) / count, where `new` is not needed again.
+    distance = old.exp().mul_(torch.sub(old, new, out=new)).sum() / count
     return Quality(
         before=before.perplexity,
         after=after.perplexity,
