@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from libertai_engine.cli import bench, chat, complete, info, quantize, serve
+from libertai_engine.cli import arguments, bench, chat, complete, info, quantize, serve
 from libertai_engine.errors import EngineError
 
 PROGRAM = "libertai-engine"
@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = args.run(args)
     except EngineError as error:
+        arguments.blame_flag(args, error)
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:  # the plain package installs this command, too

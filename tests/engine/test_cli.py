@@ -121,6 +121,7 @@ def test_info_names_what_a_model_is(tiny_model: Path, capsys: pytest.CaptureFixt
         (["complete", "demo", "a", "--repeat-penalty", "0"], "--repeat-penalty: `repeat_penalty`"),
         (["complete", "demo", "a", "-n", "-2"], "-n"),
         (["complete", "demo", "a", "--json-schema", "{"], "--json-schema"),
+        (["complete", "demo", "a", "--json-schema", "[" * 100_000], "--json-schema"),
         (["complete", "demo", "a", "--grammar-file", "/nowhere"], "--grammar-file"),
         (["complete", "demo", "a", "--grammar", "x", "-j", "{}"], "not allowed"),
         (["dance"], "dance"),
@@ -136,11 +137,30 @@ def test_wrong_arguments(argv: list[str], message: str, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--cpus", "60000"], "argument --cpus: `cpus` must be some of"),
+        (["--device", "tpu"], "argument --device: `device` must be"),
+        (["--grammar", "x"], "argument --grammar: failed to parse grammar"),
+        (["--grammar-file", __file__], "argument --grammar-file: failed to parse grammar"),
+        (["-j", '{"type": "x"}'], "argument -j/--json-schema: "),
+    ],
+)
+def test_flags_that_only_a_machine_or_a_model_can_refuse(
+    flags: list[str], message: str, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are as wrong as those which nobody could have."""
+    with pytest.raises(SystemExit) as caught:
+        main(["complete", str(tiny_model), "a", *flags])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["complete", "/nowhere", "a"], "/nowhere"),
         (["complete", "demo", ""], "the prompt is empty"),
-        (["complete", "demo", "a", "--grammar", "x"], "failed to parse grammar"),
         (["chat", "/nowhere"], "/nowhere"),
         (["info", "/nowhere"], "/nowhere"),
         (["serve", "/nowhere", "--port", "0"], "/nowhere"),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from libertai_engine.config import DTYPES, KERNELS, MAX_DRAFT, EngineConfig
-from libertai_engine.errors import InvalidRequest
+from libertai_engine.errors import EngineError, InvalidRequest
 from libertai_engine.processors import read_processors
 from libertai_engine.sampling_params import SamplingParams
 
@@ -57,10 +57,19 @@ def checked(args: Namespace, kind: Callable[..., T], **values: Any) -> T:
     try:
         return kind(**values)
     except InvalidRequest as error:
-        name = _FLAG_OF.get(error.field or "", error.field)
-        flags = [each.option_strings for each in args.parser._actions if each.dest == name]
-        args.parser.error(f"argument {'/'.join(flags[0])}: {error}" if flags else str(error))
+        blame_flag(args, error)
+        args.parser.error(str(error))
         raise AssertionError("argparse exits on errors") from error
+
+
+def blame_flag(args: Namespace, error: EngineError) -> None:
+    """End the program as for any other wrong flag, if it is a flag that the error is about."""
+    field = getattr(error, "field", None)
+    names = {_FLAG_OF.get(field or "", field), f"{field}_file"}
+    for each in args.parser._actions:
+        is_given = getattr(args, each.dest, each.default) != each.default
+        if each.dest in names and each.option_strings and is_given:
+            args.parser.error(f"argument {'/'.join(each.option_strings)}: {error}")
 
 
 def add_model(parser: ArgumentParser) -> None:
@@ -224,7 +233,7 @@ def json_of(text: str) -> Any:
     """What JSON text stands for."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise argparse.ArgumentTypeError("is no JSON") from None
 
 
