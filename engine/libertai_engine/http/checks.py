@@ -83,9 +83,11 @@ def _bearer(authorization: str) -> str:
 
 def _is_known(given: str, keys: tuple[str, ...]) -> bool:
     # NOTE: every key is compared, and bytes in constant time: the time taken tells nothing.
-    # Headers arrive as latin-1, keys are configured as text.
+    # Headers arrive as latin-1, keys are configured as text, in which surrogates stand for what was
+    # no UTF-8 on the command line.
     bare = given.encode("latin-1", "replace")
-    return sum(hmac.compare_digest(bare, key.encode()) for key in keys) > 0
+    known = [key.encode(errors="surrogateescape") for key in keys]
+    return sum(hmac.compare_digest(bare, each) for each in known) > 0
 
 
 def cors_headers(origin: str | None, config: ServerConfig) -> dict[str, str]:

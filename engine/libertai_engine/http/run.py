@@ -36,9 +36,10 @@ def listen(config: ServerConfig) -> socket.socket:
     """A listening socket; port 0 takes a free one. Raises `CannotListen`."""
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     try:
+        config.host.encode("idna")  # NOTE: if that fails, `create_server` leaves a socket open
         return socket.create_server((config.host, config.port), family=family, backlog=2048)
-    except OSError as error:
-        reason = str(error.strerror or error).partition(" (while")[0]
+    except (OSError, UnicodeError) as error:
+        reason = str(getattr(error, "strerror", None) or error).partition(" (while")[0]
         message = f"cannot listen on {config.host} port {config.port}: {reason}"
         raise CannotListen(message) from None
 

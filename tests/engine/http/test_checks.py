@@ -54,6 +54,14 @@ def test_anything_else_is_refused(given: list[tuple[str, str]]) -> None:
     assert str(caught.value) == "Invalid API Key"
 
 
+def test_a_key_may_be_any_bytes() -> None:
+    """As a command line brings them, in UTF-8 or not."""
+    key = b"k\xff".decode(errors="surrogateescape")
+    check_key(Headers(raw=[(b"x-api-key", b"k\xff")]), (key,))
+    with pytest.raises(Refusal):
+        check_key(Headers(raw=[(b"x-api-key", b"k")]), (key,))
+
+
 def test_no_keys_means_open() -> None:
     """Without configured keys nobody is asked for one, and a superfluous one does not hurt."""
     check_key(headers(), ())

@@ -127,3 +127,10 @@ def test_an_address_that_is_not_ours(host: str) -> None:
     """An error that names the address and says why."""
     with pytest.raises(CannotListen, match=f"cannot listen on {host} port 0: [A-Z]"):
         listen(ServerConfig(host=host, port=0))
+
+
+@pytest.mark.parametrize("host", ["\u00fc..x", "\u00fc" * 70, "\udcff"])
+def test_a_name_that_no_machine_can_have(host: str) -> None:
+    """The same error."""
+    with pytest.raises(CannotListen, match="port 0: .*'idna'"):
+        listen(ServerConfig(host=host, port=0))
