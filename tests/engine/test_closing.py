@@ -15,6 +15,7 @@ from libertai_engine.api import CompletionAPI
 from libertai_engine.config import EngineConfig
 from libertai_engine.engine import load_engine
 from libertai_engine.errors import ContextOverflow, InvalidRequest
+from libertai_engine.wire.parse import Limits, parse_completion
 from tests.engine.grammar.random_schemas import closed_schema
 from tests.engine.serving import Running
 
@@ -96,6 +97,17 @@ def test_grammars_are_closed_when_asked(api: CompletionAPI) -> None:
         assert whole["stopped_eos"] and whole["content"].endswith(") end")
     with pytest.raises(InvalidRequest, match="`n_predict`"):
         complete(api, grammar=grammar, n_predict=3, close_grammar=True)
+
+
+def test_the_way_to_complete_an_answer_is_looked_for_outside_the_event_loop(
+    api: CompletionAPI,
+) -> None:
+    """Where bodies are read; the engine, which an event loop calls, finds it there."""
+    grammar = 'root ::= "looked for" [0-9]{9}'
+    fields = {"prompt": "a", "n_predict": 50, "grammar": grammar, "close_grammar": True}
+    limits = Limits(num_slots=1, context_size=256, grammars=api.engine.grammars)
+    call = parse_completion(fields, api.engine.tokenizer, limits)
+    assert "completion" in vars(call.requests[0].grammar)
 
 
 def test_an_answer_that_fits_is_left_alone(api: CompletionAPI) -> None:

@@ -38,8 +38,8 @@ def wants_closing(body: Body, grammar: CompiledGrammar | None, max_tokens: int) 
     is_default = grammar.field != "grammar" and max_tokens > 0
     wish: bool = body.get("close_grammar", to_bool, is_default)
     is_asked = body.fields.get("close_grammar") is not None
-    # NOTE: looked for here, where it may take its time.
-    return wish and (is_asked or grammar.completion is not None)
+    # NOTE: looked for here, where it may take its time, whatever is to become of it.
+    return wish and (grammar.completion is not None or is_asked)
 
 
 def compile_schema(
