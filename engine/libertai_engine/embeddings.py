@@ -80,8 +80,8 @@ class Embedder:
     def embed(self, rows: Sequence[Row]) -> torch.Tensor:
         """Vectors `[row, dimension]` of rows of token ids, as pooling and projection leave them.
 
-        Raises `InvalidRequest` naming a row that is empty, too long, or has an id out of range;
-        `EngineUnavailable`; `GenerationFailed`.
+        Raises `InvalidRequest` if there is no row, or naming one that is empty, too long, or has an
+        id out of range; `EngineUnavailable`; `GenerationFailed`.
         """
         future = self._submit(rows)
         try:
@@ -96,6 +96,8 @@ class Embedder:
     def _submit(self, rows: Sequence[Row]) -> Future[torch.Tensor]:
         if os.getpid() != self._pid:
             raise EngineUnavailable("the model was loaded before a fork: it lives in the parent")
+        if not rows:
+            raise InvalidRequest("`rows` must not be empty", field="rows")
         for index, row in enumerate(rows):
             is_sized = 0 < len(row) <= self.max_tokens
             if not is_sized or min(row) < 0 or max(row) >= self.model.vocab_size:

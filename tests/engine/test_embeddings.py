@@ -85,6 +85,8 @@ def test_everything_else_answers_as_today(both: Running, vectors: list[list[floa
     assert both.post("/embedding", {"input": TEXTS[0]}).json == one
     assert both.post("/embeddings", {"content": TEXTS[0]}).json == one
     assert both.post("/embeddings", {"input": TEXTS[:1]}).json == one
+    alone = both.post("/embedding", {"content": TEXTS[0]}).json
+    assert both.post("/embedding", {"content": TEXTS[0], "input": None}).json == alone
 
 
 def test_token_ids_are_taken_as_they_are(both: Running, embedder: Embedder) -> None:
@@ -338,6 +340,13 @@ def test_a_client_that_leaves_frees_the_thread(both: Running, embedder: Embedder
     while embedder.num_open and time.monotonic() < deadline:
         time.sleep(0.001)
     assert embedder.num_open == 0 and embedder.totals.num_texts < before + 1500
+
+
+def test_no_rows_are_refused(embedder: Embedder) -> None:
+    """There would be nothing to wait for."""
+    with pytest.raises(InvalidRequest, match="`rows` must not be empty"):
+        embedder.embed([])
+    assert embedder.num_open == 0
 
 
 def test_a_closed_embedder_is_unavailable(tmp_path: Path) -> None:
