@@ -15,7 +15,6 @@ from typing import Any, cast
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 
 from libertai_llm.endpoint import MAX_REDIRECTS, REDIRECTS, Endpoint, HTTPRequest, origin_of
 from libertai_llm.errors import (
@@ -25,6 +24,7 @@ from libertai_llm.errors import (
     LibertaiError,
     TransportError,
 )
+from libertai_llm.http_pools import ConnectLimit, PatientAdapter
 from libertai_llm.replies import (
     MAX_ERROR_BYTES,
     MAX_REPLY_BYTES,
@@ -133,7 +133,7 @@ class HTTPTransport:
         """
         deadlines.check()
         self._leave_the_parents_connections()
-        limit = urllib3.Timeout(connect=deadlines.connect, total=deadlines.remaining)
+        limit = urllib3.Timeout(connect=ConnectLimit.of(deadlines), total=deadlines.remaining)
         http = self._at_home(session) if request.is_home else self._abroad()
         try:
             response = http.request(
@@ -193,7 +193,7 @@ def _new_session() -> requests.Session:
 def _mount_adapters(session: requests.Session) -> None:
     """Give a session connections of its own, none of them open yet."""
     for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(pool_maxsize=POOL_SIZE))
+        session.mount(scheme, PatientAdapter(pool_maxsize=POOL_SIZE))
 
 
 def _twin(base: requests.Session, **changes: Any) -> requests.Session:
@@ -220,7 +220,10 @@ def _failure(error: Exception, deadlines: Deadlines) -> TransportError:
         return deadlines.error(is_connecting=True)
     if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)):
         return deadlines.error()
-    reason = _reason(error)
+    cause = _innermost(error)
+    reason = _reason(cause)
+    if isinstance(cause, TimeoutError):
+        return deadlines.error(is_connecting=True)  # while sending; `requests` has no word for it
     if isinstance(error, requests.exceptions.SSLError):
         return ConnectError(f"no secure connection: {reason}", is_retryable=False)
     if isinstance(error, requests.ConnectionError):
@@ -228,8 +231,8 @@ def _failure(error: Exception, deadlines: Deadlines) -> TransportError:
     return ConnectError(f"the request could not be sent: {reason}", is_retryable=False)
 
 
-def _reason(error: BaseException) -> str:
-    """The innermost cause, in few words and without objects' addresses."""
+def _innermost(error: BaseException) -> BaseException:
+    """The failure under the failures."""
     for _ in range(8):
         inner = getattr(error, "reason", None) or next(
             (each for each in reversed(error.args) if isinstance(each, BaseException)), None
@@ -237,6 +240,11 @@ def _reason(error: BaseException) -> str:
         if not isinstance(inner, BaseException):
             break
         error = inner
+    return error
+
+
+def _reason(error: BaseException) -> str:
+    """The kind of a failure and its words, without objects' addresses."""
     text = str(error).rpartition("object at 0x")[2].partition(": ")[2] or str(error)
     return f"{type(error).__name__}: {text}"
 
@@ -290,7 +298,7 @@ def _read(response: requests.Response, deadlines: Deadlines, has_begun: bool) ->
     except urllib3.exceptions.ReadTimeoutError as error:
         raise deadlines.error() from error
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        message = f"the answer was cut: {_reason(error)}"
+        message = f"the answer was cut: {_reason(_innermost(error))}"
         raise IncompleteStream(message, has_begun=has_begun) from error
 
 

@@ -18,6 +18,7 @@ from tests.llm.conftest import MakeClient, Serve
 from tests.llm.scripted_server import (
     STREAM_END,
     Asked,
+    ScriptedServer,
     Step,
     Verb,
     event,
@@ -448,6 +449,27 @@ def test_connecting_in_time(any_client: MakeClient) -> None:
         finally:
             for each in waiting:
                 each.close()
+
+
+class BusyServer(ScriptedServer):
+    """Accepts at once, and reads a second later."""
+
+    def _read(self, *args: Any) -> Asked | None:
+        time.sleep(1.0)
+        return super()._read(*args)
+
+
+def test_sending_is_not_connecting(any_client: MakeClient) -> None:
+    """A large prompt may be on its way for longer than connecting may take, also when reused."""
+    large = "x" * (20 << 20)  # more than what the buffers of a connection hold
+    with BusyServer(lambda asked: [whole(final("ok"))]) as server:
+        client = any_client(server.url, timeouts=Timeouts(connect=0.4), max_retries=0)
+        assert [client.complete(large).content for _ in range(2)] == ["ok", "ok"]
+        assert len(server.asked) == 2
+        begun = time.monotonic()
+        with pytest.raises(errors.TimedOut, match=r"within 0\.5 s"):
+            client.complete(large, timeouts=0.5)
+        assert time.monotonic() - begun < 0.95
 
 
 def test_leaving_a_stream_closes_its_socket(any_client: MakeClient, serve: Serve) -> None:
