@@ -178,13 +178,13 @@ class CompletionAPI:
         """
         embedder, call = self._parse_embedding(body)
         vectors = call.finish(embedder.embed(call.rows))
-        return format_embedding(vectors, call, as_list=as_list or "input" in body)
+        return format_embedding(vectors, call, as_list=as_list or _has_input(body))
 
     async def aembed(self, body: Any, *, as_list: bool = False) -> Any:
         """`embed` without blocking the event loop."""
         embedder, call = await asyncio.to_thread(self._parse_embedding, body)
         vectors = call.finish(await embedder.aembed(call.rows))
-        as_list = as_list or "input" in body
+        as_list = as_list or _has_input(body)
         return await asyncio.to_thread(format_embedding, vectors, call, as_list=as_list)
 
     def _parse_embedding(self, body: Any) -> tuple[Embedder, EmbeddingCall]:
@@ -307,6 +307,10 @@ class CompletionAPI:
             return piece.decode()
         except UnicodeDecodeError:
             return list(piece)
+
+
+def _has_input(body: Any) -> bool:
+    return Body(body).fields.get("input") is not None
 
 
 def _to_pieces(name: str, value: Any) -> list[Any]:
