@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from libertai_engine.kernels.packing import GROUP, codes_of, pack_int4, pack_int8, unpack
-from libertai_engine.model.rounding import Rounded, round_to_int4, round_to_int8
+from libertai_engine.model.rounding import Rounded, _largest, round_to_int4, round_to_int8
 
 SHAPES = [(1, 1), (16, 32), (5, 48), (33, 100), (3000, 200)]
 
@@ -85,3 +85,11 @@ def test_packing_loses_nothing(shape: tuple[int, int]) -> None:
         assert torch.equal(codes, rounded.codes)
         assert torch.equal(scale, rounded.scale)
         assert torch.equal(unpack(packed), numbers(rounded, shape[1]))
+
+
+def test_the_sign_of_the_largest_number_is_that_of_the_first() -> None:
+    """As if its place were asked for: numbers of one size with two signs are common in bf16."""
+    groups = (torch.randn(5000, GROUP) * 3).round()  # full of counterparts
+    groups[0] = 0
+    expected = groups.gather(1, groups.abs().argmax(1, keepdim=True))
+    assert torch.equal(_largest(groups), expected)
