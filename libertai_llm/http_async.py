@@ -10,8 +10,8 @@ import asyncio
 import copy
 import ssl
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import anyio
@@ -93,7 +93,10 @@ class AsyncHTTPTransport:
                     yield item
 
     async def aclose(self) -> None:
-        """Close the pools of all loops; a client of the caller's is left alone."""
+        """Close the pools of all loops; a client of the caller's is left alone.
+
+        A call that still waits for its answer ends with a `LibertaiError`.
+        """
         await self._pools.aclose()
 
     @asynccontextmanager
@@ -101,15 +104,17 @@ class AsyncHTTPTransport:
         self, request: HTTPRequest, path: str, session: Session, deadlines: Deadlines
     ) -> AsyncIterator[httpx.Response]:
         """A good answer whose body has not been read yet; closed in the end."""
-        response = await self._follow(request, session, deadlines)
-        try:
-            check_coding(response.headers.get("Content-Encoding"))
-            if not response.is_success:
-                page = await _read_page(response, deadlines)
-                raise http_error(response.status_code, response.headers, page, path)
-            yield response
-        finally:
-            await response.aclose()
+        base = self._given or await self._pools.client()
+        with _closed_while_waiting(base):
+            response = await self._follow(request, session, deadlines)
+            try:
+                check_coding(response.headers.get("Content-Encoding"))
+                if not response.is_success:
+                    page = await _read_page(response, deadlines)
+                    raise http_error(response.status_code, response.headers, page, path)
+                yield response
+            finally:
+                await response.aclose()
 
     async def _follow(
         self, request: HTTPRequest, session: Session, deadlines: Deadlines
@@ -234,6 +239,19 @@ def _abroad(base: httpx.AsyncClient) -> httpx.AsyncClient:
 def _keep_headers(request: httpx.Request) -> httpx.Request:
     """An `auth` that adds nothing, and keeps httpx from adding what .netrc says."""
     return request
+
+
+@contextmanager
+def _closed_while_waiting(base: httpx.AsyncClient) -> Iterator[None]:
+    """A call whose connections were closed under it was not cut by the server: no further try."""
+    try:
+        yield
+    except TransportError as error:
+        if not base.is_closed:
+            raise
+        closed = LibertaiError("the client was closed while it waited for the answer")
+        closed.has_begun = error.has_begun
+        raise closed from error
 
 
 def _failure(error: Exception, deadlines: Deadlines) -> TransportError:

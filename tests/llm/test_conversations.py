@@ -456,6 +456,32 @@ def test_many_threads_in_one_conversation(serve: Serve) -> None:
     assert len(list(session.cookies)) == 33
 
 
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_closing_an_async_client_that_waits(serve: Serve, has_begun: bool) -> None:
+    """The call ends with an error that says so, is not made again, and leaves nothing open."""
+    begin = [event(said("a"))] if has_begun else []
+    server = serve(lambda asked: [stream_head(), *begin, Verb.AWAIT_HANGUP])
+    client = AsyncClient(server.url)
+
+    async def close_soon() -> None:
+        while not server.asked:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        await client.aclose()
+
+    async def work() -> None:
+        closing = asyncio.create_task(close_soon())
+        with pytest.raises(errors.LibertaiError, match="closed while it waited") as caught:
+            async for _ in client.stream("x"):
+                pass
+        assert caught.value.partial_text == ("a" if has_begun else "")
+        await closing
+        assert server.hung_up.wait(5), "no connection is left"
+
+    asyncio.run(work())
+    assert len(server.asked) == 1
+
+
 def test_many_loops_on_one_client(serve: Serve) -> None:
     """One `AsyncClient` in three running event loops at once, then in two more in turn."""
     server = serve(lambda asked: [0.02, stream(said("a"), final("b"))])
