@@ -259,7 +259,11 @@ class CompletionAPI:
 
     async def _acomplete(self, call: CompletionCall) -> Result:
         with closing(self.engine.submit(*call.requests)) as stream:
-            return self._result([delta async for delta in stream], call)
+            deltas = [delta async for delta in stream]
+        if not call.requests[0].sampling.num_probs:
+            return self._result(deltas, call)
+        # NOTE: a hundred probabilities a token take longer than an event loop should be kept.
+        return await asyncio.to_thread(self._result, deltas, call)
 
     def _stream(self, call: CompletionCall) -> Iterator[JSON]:
         with closing(self.engine.submit(*call.requests)) as stream:

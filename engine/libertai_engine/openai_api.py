@@ -95,7 +95,10 @@ class OpenAIAPI:
         call = await self._parse(body, parse)
         with closing(self._submit(call)) as stream:
             deltas = [delta async for delta in stream]
-        return self._reply(call, make_format).whole(_answers(deltas, len(call.requests)))
+        reply, answers = self._reply(call, make_format), _answers(deltas, len(call.requests))
+        if not call.with_logprobs:
+            return reply.whole(answers)
+        return await asyncio.to_thread(reply.whole, answers)  # they are many, and take their time
 
     async def _stream(
         self, body: Any, parse: Parse, make_format: MakeFormat

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,12 @@ import pytest
 
 from libertai_engine.api import CompletionAPI
 from libertai_engine.config import EngineConfig
-from libertai_engine.engine import load_engine
+from libertai_engine.engine import Engine, load_engine
 from libertai_engine.errors import InvalidRequest
+from libertai_engine.model.loader import LoadedModel, load_model
+from libertai_engine.model.runner import ModelRunner
+from libertai_engine.openai_api import OpenAIAPI
+from libertai_engine.text.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -37,3 +42,30 @@ def test_wrong_content_names_the_field(api: CompletionAPI, content: Any) -> None
     """Anything else is refused."""
     with pytest.raises(InvalidRequest, match="content"):
         api.tokenize({"content": content})
+
+
+class Watched(Tokenizer):
+    """Remembers which threads asked it for the text of tokens."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self.threads: set[int] = set()
+        super().__init__(model.tokenizer, eos_ids=model.eos_ids)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        self.threads.add(threading.get_ident())
+        return super().token_bytes(token_id)
+
+
+async def test_probabilities_are_put_into_words_aside(tiny_model: Path) -> None:
+    """A hundred texts a token: an event loop has others to serve, on both APIs."""
+    config = EngineConfig(model=str(tiny_model))
+    model = load_model(config, progress=False)
+    runner = ModelRunner(model.module, num_slots=1, context_size=64, device=model.device)
+    tokenizer = Watched(model)
+    with Engine(runner, tokenizer, config, model) as engine:
+        tokenizer.threads.clear()
+        body = {"prompt": "a", "max_tokens": 3, "n_predict": 3}
+        told = await CompletionAPI(engine).acomplete({**body, "n_probs": 2})
+        assert isinstance(told, dict) and told["completion_probabilities"]
+        assert (await OpenAIAPI(engine).text({**body, "logprobs": 2}))["choices"][0]["logprobs"]
+    assert tokenizer.threads and threading.get_ident() not in tokenizer.threads

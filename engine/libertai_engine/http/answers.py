@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from starlette.responses import Response
@@ -84,6 +84,11 @@ class JSONAnswer(Response):
         return json_bytes(content)
 
 
+# Members of answers that hold thousands of items, and those in which there are such members.
+_LONG = ("data", "completion_probabilities", "content", "top_logprobs")
+_PARENTS = ("choices", "logprobs")
+
+
 class LargeAnswer(JSONAnswer):
     """A whole answer with long arrays in it, written item by item.
 
@@ -94,16 +99,31 @@ class LargeAnswer(JSONAnswer):
     def render(self, content: Any) -> bytes:
         """The value as JSON bytes."""
         if isinstance(content, list):
-            return b"[" + b",".join(map(json_bytes, content)) + b"]"
+            return _array(map(self.render, content))
         if isinstance(content, Mapping):
             members = (
-                json_bytes(name)
-                + b":"
-                + (self.render(value) if name == "data" else json_bytes(value))
+                json_bytes(name) + b":" + self._member(name, value)
                 for name, value in sorted(content.items())
             )
             return b"{" + b",".join(members) + b"}"
         return json_bytes(content)
+
+    def _member(self, name: str, value: Any) -> bytes:
+        if name in _PARENTS:
+            return self.render(value)
+        if name in _LONG and isinstance(value, list):
+            return _array(map(json_bytes, value))
+        return json_bytes(value)
+
+
+def _array(items: Iterable[bytes]) -> bytes:
+    return b"[" + b",".join(items) + b"]"
+
+
+def has_probabilities(answer: Any) -> bool:
+    """Whether a generated answer, or one of several, tells of probabilities: it may be large."""
+    parts = answer if isinstance(answer, list) else answer.get("choices", [answer])
+    return any(part.get("completion_probabilities") or part.get("logprobs") for part in parts)
 
 
 def error_object(error: Exception) -> dict[str, Any]:

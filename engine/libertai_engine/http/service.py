@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from libertai_engine.config import ServerConfig
-from libertai_engine.http.answers import JSONAnswer, LargeAnswer
+from libertai_engine.http.answers import JSONAnswer, LargeAnswer, has_probabilities
 from libertai_engine.http.body import read_object
 from libertai_engine.http.dialect import dialect_of
 from libertai_engine.http.exchange import EventStream, Watch
@@ -97,4 +97,7 @@ class Service:
                 items, self._lifecycle, config.request_timeout, config.ping_interval, dialect
             )
         watch = Watch(request.receive, self._lifecycle, config.request_timeout)
-        return JSONAnswer(await watch.supervise(whole(body)))
+        answer = await watch.supervise(whole(body))
+        if has_probabilities(answer):
+            return await asyncio.to_thread(LargeAnswer, answer)
+        return JSONAnswer(answer)

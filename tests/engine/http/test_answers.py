@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from libertai_engine.errors import ContextOverflow, EngineError, EngineUnavailable, InvalidRequest
-from libertai_engine.http.answers import Refusal, error_answer, error_object, json_bytes
+from libertai_engine.http.answers import (
+    LargeAnswer,
+    Refusal,
+    error_answer,
+    error_object,
+    json_bytes,
+)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +27,24 @@ from libertai_engine.http.answers import Refusal, error_answer, error_object, js
 def test_json_is_compact_sorted_and_always_valid(value: object, expected: str) -> None:
     """Keys sorted, no spaces, no escapes for letters; what JSON cannot say becomes null."""
     assert json_bytes(value) == expected.encode()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {
+            "content": "é",
+            "completion_probabilities": [{"content": "a", "probs": [{"b": 1, "a": 2}]}],
+        },
+        [{"content": ["a"], "index": 0}, {"completion_probabilities": []}, {}, [], "x"],
+        {"data": [{"embedding": [0.5, float("inf")]}], "object": "list"},
+        {"choices": [{"logprobs": {"content": [{"top_logprobs": [{"b": 1, "a": 2}]}]}}]},
+        {"choices": [{"logprobs": {"top_logprobs": [{"b": 1, "a": 2}]}}, {"logprobs": None}]},
+    ],
+)
+def test_a_large_answer_is_written_as_any_other(value: object) -> None:
+    """Byte by byte the same."""
+    assert LargeAnswer(value).body == json_bytes(value)
 
 
 @pytest.mark.parametrize(

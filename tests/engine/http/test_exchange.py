@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import threading
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
@@ -185,6 +186,41 @@ def slow_client(server: Running) -> Iterator[socket.socket]:
         client.settimeout(20)
         client.connect(("127.0.0.1", server.port))
         yield client
+
+
+class Witness(dict[str, Any]):
+    """Remembers in which threads it was written."""
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(values)
+        self.threads: set[int] = set()
+
+    def items(self) -> Any:
+        self.threads.add(threading.get_ident())
+        return super().items()
+
+
+class ProbableAPI(FakeAPI):
+    """Answers with probabilities."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.witness = Witness(prob=0.5)
+        self.loop_thread = 0
+
+    async def acomplete(self, body: dict[str, Any]) -> dict[str, Any]:
+        self.loop_thread = threading.get_ident()
+        probabilities = [{"content": "a", "probs": [self.witness]}]
+        return {**END, "completion_probabilities": probabilities}
+
+
+def test_probabilities_are_written_aside() -> None:
+    """There may be a million of them; nobody else waits for that."""
+    api = ProbableAPI()
+    with running(api) as server:
+        told = server.post("/completion", {}).json
+    assert told["completion_probabilities"] == [{"content": "a", "probs": [{"prob": 0.5}]}]
+    assert api.witness.threads and api.loop_thread not in api.witness.threads
 
 
 class LargeEndAPI(FakeAPI):
