@@ -129,25 +129,49 @@ class Libertai(BaseLibertai):
         """
         return calling.selections_of(response, is_required=error_on_no_tool_call)
 
+    @override
     def stream_chat_with_tools(
-        self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        tool_required: bool = False,
+        **kwargs: Any,
     ) -> ChatResponseGen:
-        """A chat in which tools may be called, chunk by chunk."""
-        if not calling.makes_an_object(tools):
-            return super().stream_chat_with_tools(tools, *args, **kwargs)
-        # NOTE: LlamaIndex's programs forget to say so.
-        stream = super().stream_chat_with_tools(tools, *args, **{**kwargs, "tool_required": True})
-        return (calling.with_calls_mirrored(each) for each in stream)
+        """A chat in which tools may be called, chunk by chunk; one tool, unless told otherwise."""
+        # NOTE: LlamaIndex's programs forget to say that they need a call.
+        makes_object = calling.makes_an_object(tools)
+        required = tool_required or makes_object
+        parallel = allow_parallel_tool_calls
+        stream = super().stream_chat_with_tools(
+            tools, user_msg, chat_history, verbose, parallel, required, **kwargs
+        )
+        return (calling.streamed(each, parallel=parallel, mirrored=makes_object) for each in stream)
 
+    @override
     async def astream_chat_with_tools(
-        self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        tool_required: bool = False,
+        **kwargs: Any,
     ) -> ChatResponseAsyncGen:
         """`stream_chat_with_tools` without blocking."""
-        if not calling.makes_an_object(tools):
-            return await super().astream_chat_with_tools(tools, *args, **kwargs)
-        required = {**kwargs, "tool_required": True}
-        stream = await super().astream_chat_with_tools(tools, *args, **required)
-        return (calling.with_calls_mirrored(each) async for each in stream)
+        makes_object = calling.makes_an_object(tools)
+        required = tool_required or makes_object
+        parallel = allow_parallel_tool_calls
+        stream = await super().astream_chat_with_tools(
+            tools, user_msg, chat_history, verbose, parallel, required, **kwargs
+        )
+        return (
+            calling.streamed(each, parallel=parallel, mirrored=makes_object)
+            async for each in stream
+        )
 
     def structured_predict(
         self,

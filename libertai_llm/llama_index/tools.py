@@ -11,8 +11,8 @@ from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, ToolCallBlock
 from llama_index.core.llms.llm import ToolSelection
-from llama_index.core.llms.utils import parse_partial_json
 from llama_index.core.tools.types import BaseTool
+from pydantic_core import from_json
 
 from libertai_llm.errors import LibertaiError
 
@@ -77,6 +77,12 @@ def makes_an_object(tools: Sequence[BaseTool]) -> bool:
     return str(getattr(function, "__qualname__", "")).startswith("get_function_tool.<locals>")
 
 
+def streamed(response: ChatResponse, *, parallel: bool, mirrored: bool) -> ChatResponse:
+    """A chunk as `chat_with_tools` would end it: with one call unless several are asked for."""
+    cut = response if parallel else with_one_call(response)
+    return with_calls_mirrored(cut) if mirrored else cut
+
+
 def with_calls_mirrored(response: ChatResponse) -> ChatResponse:
     """The response with its calls in `additional_kwargs` as well.
 
@@ -96,7 +102,8 @@ def _arguments(told: dict[str, Any] | str) -> dict[str, Any]:
     if not isinstance(told, str):
         return told
     try:
-        found = parse_partial_json(told)
+        # NOTE: LlamaIndex's own reader makes null of an unfinished text, and recurses.
+        found = from_json(told, allow_partial="trailing-strings")
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
