@@ -55,20 +55,21 @@ class ChatReader:
         self._parser = parser
         self._text = ""
         self._thoughts = ""
+        self._is_all_thought = False
         self._calls: dict[int, ToolCallBlock] = {}
         self._invalid: list[dict[str, Any]] = []
-        self._probs: list[TokenProbs] = []
+        self._logprobs: list[list[LogProb]] = []
 
     def whole(self, completion: Completion) -> ChatResponse:
         """A whole answer at once."""
-        self._probs.extend(completion.probs)
+        self._logprobs += logprobs_of(completion.probs)
         self._take(self._parser.feed(completion.content))
         self._finish(completion)
         return self._response(completion, completion.raw, None, "")
 
     def chunk(self, chunk: CompletionChunk) -> ChatResponse:
         """The answer so far, and what is new in it. The last one tells tokens and timings."""
-        self._probs.extend(chunk.probs)
+        self._logprobs += logprobs_of(chunk.probs)
         text, thoughts = len(self._text), len(self._thoughts)
         self._take(self._parser.feed(chunk.content))
         if chunk.final is not None:
@@ -80,7 +81,7 @@ class ChatReader:
         self._take(self._parser.finish())
         if completion.stop_type == "eos" and not self._text and not self._calls:
             # The model was done when it had thought: what it thought is all the answer there is.
-            self._text = self._thoughts
+            self._text, self._is_all_thought = self._thoughts, True
 
     def _take(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -114,13 +115,13 @@ class ChatReader:
             message=ChatMessage(role=MessageRole.ASSISTANT, blocks=self._blocks()),
             delta=delta,
             raw=raw_with_usage(raw, final),
-            logprobs=logprobs_of(self._probs),
+            logprobs=self._logprobs or None,
             additional_kwargs=told,
         )
 
     def _blocks(self) -> list[ContentBlock]:
         blocks: list[ContentBlock] = []
-        if self._thoughts and self._thoughts != self._text:
+        if self._thoughts and not self._is_all_thought:
             blocks.append(ThinkingBlock(content=self._thoughts))
         if self._text or not self._calls:
             blocks.append(TextBlock(text=self._text))
@@ -136,18 +137,18 @@ class TextReader:
 
     def __init__(self) -> None:
         self._text = ""
-        self._probs: list[TokenProbs] = []
+        self._logprobs: list[list[LogProb]] = []
 
     def whole(self, completion: Completion) -> CompletionResponse:
         """A whole completion at once."""
         self._text = completion.content
-        self._probs.extend(completion.probs)
+        self._logprobs += logprobs_of(completion.probs)
         return self._response(completion, completion.raw, None)
 
     def chunk(self, chunk: CompletionChunk) -> CompletionResponse:
         """The text so far, and what is new in it."""
         self._text += chunk.content
-        self._probs.extend(chunk.probs)
+        self._logprobs += logprobs_of(chunk.probs)
         return self._response(chunk.final, _raw_of(chunk), chunk.content)
 
     def _response(
@@ -157,7 +158,7 @@ class TextReader:
             text=self._text,
             delta=delta,
             raw=raw_with_usage(raw, final),
-            logprobs=logprobs_of(self._probs),
+            logprobs=self._logprobs or None,
             additional_kwargs=facts_of(final) if final else {},
         )
 
@@ -185,10 +186,8 @@ def raw_with_usage(raw: Any, final: Completion | None) -> dict[str, Any]:
     return {**raw, "usage": {**_usage(final), "prompt_tokens_details": details}}
 
 
-def logprobs_of(probs: Sequence[TokenProbs]) -> list[list[LogProb]] | None:
-    """For each token of the answer so far the likeliest ones at its place; None if not told."""
-    if not probs:
-        return None
+def logprobs_of(probs: Sequence[TokenProbs]) -> list[list[LogProb]]:
+    """For each token the likeliest ones at its place."""
     return [[_logprob(token) for token in each.top or (each.chosen,)] for each in probs]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -11,7 +12,10 @@ from llama_index.core.llms import ChatMessage, MessageRole, TextBlock
 
 from libertai_llm.errors import APIError, ContextWindowExceeded
 from libertai_llm.llama_index import Libertai
-from libertai_llm.llama_index.answers import IMPOSSIBLE
+from libertai_llm.llama_index.answers import IMPOSSIBLE, ChatReader, TextReader
+from libertai_llm.probs import TokenProb, TokenProbs
+from libertai_llm.tools import ToolCallParser
+from libertai_llm.types import CompletionChunk
 from tests.llm.langchain.scripted import RefusedError, ScriptedServer
 from tests.llm.llama_index.conftest import MakeLLM
 
@@ -157,6 +161,17 @@ async def test_probabilities_are_told(make_llm: MakeLLM) -> None:
         assert {len(place) for place in logprobs} <= {1, 3}
         assert all(IMPOSSIBLE <= token.logprob <= 0 for place in logprobs for token in place)
     assert llm.chat(MESSAGES).logprobs is None
+
+
+def test_probabilities_of_long_streams_are_cheap() -> None:
+    """Each place is read once, not with every chunk after it; a chunk keeps what it told."""
+    top = tuple(TokenProb(token=f"t{n}", piece=b"t", logprob=-1.0) for n in range(5))
+    chunk = CompletionChunk(content="a", probs=(TokenProbs(chosen=top[0], top=top),))
+    for reader in (ChatReader(ToolCallParser(calls=False)), TextReader()):
+        start = time.process_time()
+        told = [reader.chunk(chunk) for _ in range(1000)]
+        assert [len(each.logprobs or ()) for each in told] == list(range(1, 1001))
+        assert time.process_time() - start < 3
 
 
 async def test_breaking_off_a_stream_frees_the_server(server: ScriptedServer) -> None:
