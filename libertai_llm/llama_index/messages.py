@@ -140,5 +140,6 @@ def _decoded(arguments: Any) -> Any:
         return arguments or {}
     try:
         return json.loads(arguments)
-    except ValueError:
+    # NOTE: brackets may nest deeper than Python's parser goes.
+    except (ValueError, RecursionError):
         return arguments

@@ -162,6 +162,14 @@ def test_calls_of_other_classes_are_read() -> None:
     assert said["tool_calls"] == [{"type": "function", "function": function}]
 
 
+def test_arguments_that_are_no_json_stay_text() -> None:
+    """Broken ones, and brackets without end."""
+    for arguments in ("{", '{"a": ' + "[" * 5000):
+        call = ToolCallBlock(tool_call_id="c1", tool_name="add", tool_kwargs=arguments)
+        (said,) = read_messages([ChatMessage(role="assistant", blocks=[call])]).messages
+        assert said["tool_calls"][0]["function"]["arguments"] == arguments
+
+
 def test_thoughts_are_told_apart(server: ScriptedServer) -> None:
     """A block of their own, deltas of their own, and no letter of them in the text."""
     server.answer = lambda prompt: "<think>\n3 and 4 make 7.\n</think>\n\nSeven."
@@ -174,6 +182,16 @@ def test_thoughts_are_told_apart(server: ScriptedServer) -> None:
         assert isinstance(thinking, ThinkingBlock) and isinstance(text, TextBlock)
         assert thinking.content == thoughts.strip() == "3 and 4 make 7."
         assert response.message.content == text.text == "Seven."
+
+
+def test_thoughts_that_are_said_as_well_stay_thoughts(server: ScriptedServer) -> None:
+    """An answer in the very words of the thought, or one that begins with them."""
+    server.answer = lambda prompt: "<think>Seven</think>Seven"
+    llm = Libertai(base_url=server.url, reasoning=True)
+    stream = list(llm.stream_chat([ChatMessage("3 + 4?")]))
+    for response in (llm.chat([ChatMessage("3 + 4?")]), stream[-1]):
+        kinds = [type(block) for block in response.message.blocks]
+        assert kinds == [ThinkingBlock, TextBlock]
 
 
 def test_an_answer_of_thoughts_alone_is_the_answer(server: ScriptedServer) -> None:
