@@ -20,7 +20,10 @@ CHUNK_SIZE, CHUNK_OVERLAP = 256, 32  # tokens; small models answer from short pa
 CACHED_TEXTS = 4096
 
 # A sentence with its end and the blanks behind it, or a line.
-_SENTENCE = re.compile(r".*?(?:[.!?。！？…]+[\"'”’)\]]*(?:\s+|$)|\n+|$)", re.DOTALL)
+# NOTE: an end is looked for at its first mark only: not again and again in a line of dots.
+_SENTENCE = re.compile(
+    r".*?(?:(?<![.!?。！？…])[.!?。！？…]+[\"'”’)\]]*(?:\s+|$)|\n+|$)", re.DOTALL
+)
 
 
 class Tokenizes(Protocol):
