@@ -34,12 +34,17 @@ class LibertaiEmbedding(EmbeddingSettings, BaseEmbedding):
 
     @model_validator(mode="before")
     @classmethod
-    def _name_more(cls, given: Any) -> Any:
-        """LlamaIndex's names for the prefixes, and what `to_dict` adds."""
+    def _drop_class_name(cls, given: Any) -> Any:
+        """`to_dict` adds it."""
         if not isinstance(given, dict):
             return given
+        return {name: each for name, each in given.items() if name != "class_name"}
+
+    @classmethod
+    def _field_of(cls, name: str) -> str:
+        """The field that an argument means; LlamaIndex has names of its own for the prefixes."""
         names = {"query_instruction": "query_prefix", "text_instruction": "document_prefix"}
-        return {names.get(name, name): each for name, each in given.items() if name != "class_name"}
+        return names.get(name) or super()._field_of(name)
 
     @classmethod
     def class_name(cls) -> str:

@@ -97,6 +97,12 @@ def test_queries_and_documents_differ_as_the_model_wants(embedder: Embedder) -> 
     assert e5.get_text_embedding("cat") == plain.get_query_embedding("new cat")
 
 
+def test_a_prefix_is_given_once(embedder: Embedder) -> None:
+    """Under one of its names: nobody could say which was meant."""
+    with pytest.raises(ValidationError, match="given twice"):
+        LibertaiEmbedding(engine=embedder, query_instruction="a", query_prefix="b")
+
+
 def test_batches_have_the_asked_size() -> None:
     """`embed_batch_size` texts a request, retried where that helps."""
 
