@@ -65,9 +65,13 @@ class PrefixStore(Generic[Copy]):
         """True if `token_ids` is the beginning of something stored."""
         return self.find(token_ids)[0] == len(token_ids)
 
+    def takes(self, nbytes: int) -> bool:
+        """True if a copy of this size may be stored."""
+        return nbytes <= self._max_bytes
+
     def add(self, token_ids: list[int], copy: Copy) -> None:
         """Store a prefix, forgetting the ones it contains and the least recently used."""
-        if copy.nbytes > self._max_bytes:
+        if not self.takes(copy.nbytes):
             return
         for key, entry in list(self._entries.items()):
             if common_prefix_length(entry.token_ids, token_ids) == len(entry.token_ids):

@@ -36,6 +36,10 @@ class Lanes(Protocol[Copy]):
         """Copy the first `length` positions of a lane to host memory."""
         ...
 
+    def prefix_nbytes(self, length: int) -> int:
+        """Bytes that such a copy has."""
+        ...
+
     def load_prefix(self, slot: int, prefix: Copy, length: int, start: int = 0) -> None:
         """Copy positions `[start, length)` of a host copy into a lane."""
 
@@ -192,8 +196,13 @@ class SlotPool(Generic[Copy]):
         return (None, 0) if best is None else (others[best], lengths[best])
 
     def _keep_copy(self, slot: Slot, wanted: list[int]) -> None:
-        """Before a lane is overwritten, keep it in the host store, if enough would be lost."""
+        """Before a lane is overwritten, keep it in the host store, if enough would be lost.
+
+        A copy that the store would not take is not made: the host may have no memory for it.
+        """
         held = slot.token_ids
+        if not self._store.takes(self._lanes.prefix_nbytes(len(held))):
+            return
         num_lost = len(held) - common_prefix_length(held, wanted)
         is_lost = num_lost > MAX_LOST * len(held) and not any(
             common_prefix_length(other.reusable_ids, held) == len(held)

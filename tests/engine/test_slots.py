@@ -38,6 +38,9 @@ class RecordingLanes:
         self.num_saved += 1
         return LaneCopy(tuple(self.held[slot][:length]))
 
+    def prefix_nbytes(self, length: int) -> int:
+        return LaneCopy.nbytes
+
     def load_prefix(self, slot: int, prefix: LaneCopy, length: int, start: int = 0) -> None:
         self.held[slot] = self.held.get(slot, [])[:start] + list(prefix.token_ids[start:length])
         self.num_copied += length - start
@@ -143,11 +146,12 @@ def test_an_overwritten_prefix_comes_back_from_the_store() -> None:
 
 
 def test_without_a_store_the_prefix_is_lost() -> None:
-    """A budget of no bytes means no memory beyond the lanes."""
+    """A budget of no bytes means no memory beyond the lanes, not even for a moment."""
     slots, lanes = pool(1, store=0)
     run(slots, lanes, [1, 2, 3])
     run(slots, lanes, [7, 8, 9])
     assert run(slots, lanes, [1, 2, 3, 4])[1] == 0
+    assert lanes.num_saved == 0
 
 
 def test_without_reuse_everything_is_evaluated() -> None:

@@ -172,6 +172,10 @@ class ModelRunner:
         """A host copy of the first `length` positions of a slot."""
         return self._cache.save(slot, length)
 
+    def prefix_nbytes(self, length: int) -> int:
+        """Host memory that such a copy takes, in bytes."""
+        return self.cache_nbytes // (self.num_slots * self.context_size) * length
+
     @torch.inference_mode()
     def load_prefix(self, slot: int, prefix: KVPrefix, length: int, start: int = 0) -> None:
         """Put positions `[start, length)` of `prefix` back, into any slot."""

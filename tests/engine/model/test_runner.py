@@ -103,7 +103,7 @@ def test_a_prefix_saved_and_loaded(pair: Pair) -> None:
     pair.run(0, 0, tokens(CONTEXT, 6))
     pair.runner.load_prefix(1, prefix, 21)
     close(pair.run(1, 21, ids[21:]), pair.expected(ids)[-1])
-    assert prefix.length == 25
+    assert prefix.length == 25 and prefix.nbytes == pair.runner.prefix_nbytes(25)
     assert prefix.nbytes * CONTEXT * 4 == pair.runner.cache_nbytes * 25
 
 
