@@ -107,7 +107,7 @@ def _load_errors() -> Iterator[None]:
 
 def _import(name: str) -> Any:
     try:
-        return importlib.import_module(name)
+        return importlib.import_module("libertai_engine.startup").import_large(name)
     except ImportError as error:
         raise EngineNotInstalled(
             f"the in-process engine needs more packages ({error}): "

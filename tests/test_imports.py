@@ -18,7 +18,7 @@ CLIENT = ROOT / "libertai_llm"
 
 # Modules and leaf folders, lowest layer first; imports go to a lower layer only.
 LAYERS: list[set[str]] = [
-    {"errors"},
+    {"errors", "startup"},
     {"config", "sampling_params", "processors"},
     {"kernels"},
     {"text", "sampling", "model", "grammar"},

@@ -6,7 +6,6 @@ are imported when they are first used, so that `libertai-engine --help` answers 
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from libertai_engine.config import EmbeddingConfig, EngineConfig, ServerConfig
@@ -20,6 +19,7 @@ from libertai_engine.errors import (
     NotSupported,
 )
 from libertai_engine.sampling_params import SamplingParams
+from libertai_engine.startup import import_large
 
 if TYPE_CHECKING:
     from libertai_engine.api import CompletionAPI
@@ -69,4 +69,4 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+    return getattr(import_large(_LAZY[name]), name)

@@ -72,8 +72,8 @@ def run(args: Namespace) -> int:
         context_size=args.ctx_size or needed,
     )
 
+    from libertai_engine import load_engine  # NOTE: first, as it knows how to import what is large
     from libertai_engine.cli.timing import Plan
-    from libertai_engine.engine import load_engine
 
     plan = Plan(args.prompt, args.new, args.streams, args.rounds)
     with load_engine(config) as engine:

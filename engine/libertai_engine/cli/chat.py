@@ -42,7 +42,7 @@ def run(args: Namespace) -> int:
     arguments.sampling_params(args)  # wrong flags end the program before a model is loaded
     max_tokens = arguments.max_tokens(args)
 
-    from libertai_engine.engine import load_engine
+    from libertai_engine import load_engine
     from libertai_engine.sequence import Request
 
     with contextlib.suppress(ImportError):

@@ -32,8 +32,8 @@ def run(args: Namespace) -> int:
     if not prompt:
         raise InvalidRequest("the prompt is empty")
 
+    from libertai_engine import load_engine  # NOTE: first, as it knows how to import what is large
     from libertai_engine.cli import terminal
-    from libertai_engine.engine import load_engine
     from libertai_engine.sequence import Request
 
     with load_engine(config) as engine:

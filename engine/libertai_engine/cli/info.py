@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from libertai_engine.cli import arguments
+from libertai_engine.startup import import_large
 
 if TYPE_CHECKING:
     from libertai_engine.config import Kernels
@@ -29,6 +30,7 @@ def run(args: Namespace) -> int:
     """Load the model, print the table; 0. Raises `EngineError`."""
     config = arguments.loading_config(args, arguments.model_of(args))
 
+    import_large("libertai_engine.model.loader")
     from libertai_engine.model.loader import load_model
     from libertai_engine.processors import settle
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from libertai_engine.cli import arguments
 from libertai_engine.config import PRECISIONS, EngineConfig
+from libertai_engine.startup import import_large
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -38,6 +39,7 @@ def run(args: Namespace) -> int:
         measures_quality=args.measures_quality,
     )
 
+    import_large("libertai_engine.model.loader")
     from libertai_engine.model import quantized_folder
     from libertai_engine.model.loader import load_model
 

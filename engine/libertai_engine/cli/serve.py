@@ -254,9 +254,7 @@ class Loading:
 
     def load(self) -> CompletionAPI:
         """Load the models; called in a thread of its own."""
-        from libertai_engine.api import CompletionAPI
-        from libertai_engine.embeddings import load_embedder
-        from libertai_engine.engine import load_engine
+        from libertai_engine import CompletionAPI, load_embedder, load_engine
 
         if self._config is not None:
             self._engine = load_engine(self._config)
