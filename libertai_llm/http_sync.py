@@ -7,7 +7,6 @@ In: routes and JSON bodies. Out: JSON objects. What the bytes mean is decided el
 from __future__ import annotations
 
 import os
-import socket
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -24,7 +23,7 @@ from libertai_llm.errors import (
     LibertaiError,
     TransportError,
 )
-from libertai_llm.http_pools import ConnectLimit, PatientAdapter
+from libertai_llm.http_pools import ConnectLimit, TimedAdapter, keep_time
 from libertai_llm.replies import (
     MAX_ERROR_BYTES,
     MAX_REPLY_BYTES,
@@ -128,12 +127,13 @@ class HTTPTransport:
     ) -> requests.Response:
         """The head of an answer.
 
-        NOTE: `requests` waits anew for every piece of the head, so a server that drips it can
-        outlast the limit here; from the head on each read is cut off in time.
+        NOTE: over a session of the caller's, `requests` waits anew for every piece of the head, so
+        a server that drips it can outlast the limit; from the head on each read is cut off in time.
         """
         deadlines.check()
         self._leave_the_parents_connections()
-        limit = urllib3.Timeout(connect=ConnectLimit.of(deadlines), total=deadlines.remaining)
+        left = deadlines.remaining
+        limit = urllib3.Timeout(connect=ConnectLimit.of(deadlines), total=left)
         http = self._at_home(session) if request.is_home else self._abroad()
         try:
             response = http.request(
@@ -193,7 +193,7 @@ def _new_session() -> requests.Session:
 def _mount_adapters(session: requests.Session) -> None:
     """Give a session connections of its own, none of them open yet."""
     for scheme in ("http://", "https://"):
-        session.mount(scheme, PatientAdapter(pool_maxsize=POOL_SIZE))
+        session.mount(scheme, TimedAdapter(pool_maxsize=POOL_SIZE))
 
 
 def _twin(base: requests.Session, **changes: Any) -> requests.Session:
@@ -291,7 +291,7 @@ def _read_page(response: requests.Response, deadlines: Deadlines) -> bytes:
 def _read(response: requests.Response, deadlines: Deadlines, has_begun: bool) -> bytes:
     """What has arrived, waiting for at least a byte until the next limit; b"" at the end."""
     deadlines.check()
-    _keep_time(response.raw, deadlines)
+    keep_time(_reader(response), deadlines)
     try:
         piece: bytes = response.raw.read1(READ_BYTES)
         return piece
@@ -304,44 +304,14 @@ def _read(response: requests.Response, deadlines: Deadlines, has_begun: bool) ->
 
 def _drain(response: requests.Response) -> None:
     """After the last event: take the end of the body, so that the connection can be used again."""
-    _keep_time(response.raw, Deadlines(Timeouts.of(DRAIN_SECONDS, Timeouts.unlimited())))
+    limits = Timeouts.of(DRAIN_SECONDS, Timeouts.unlimited())
+    keep_time(_reader(response), Deadlines(limits))
     with suppress(urllib3.exceptions.HTTPError, OSError):
         for _ in range(MAX_DRAIN_READS):
             if not response.raw.read1(READ_BYTES):
                 break
 
 
-def _keep_time(raw: Any, deadlines: Deadlines) -> None:
-    """Let all that a response reads from now on end with the limits.
-
-    NOTE: `requests` has one read timeout for a whole response, so what http.client's reader takes
-    its bytes from is exchanged. A recording being replayed has no socket, and nothing to wait for.
-    """
-    reader = getattr(getattr(raw, "_fp", None), "fp", None)
-    source = getattr(reader, "raw", None)
-    sock = getattr(source, "_sock", None)
-    if isinstance(sock, socket.socket):
-        sock = cast(Any, source)._sock = _TimedSocket(sock, deadlines)
-    if isinstance(sock, _TimedSocket):
-        sock.deadlines = deadlines
-
-
-class _TimedSocket:
-    """A socket as http.client's reader knows it, with limits.
-
-    Invariant: nothing is waited for beyond `deadlines`, however often one read asks for more bytes,
-    as it does for the lines between chunks, which a server may send byte by byte or without end.
-    """
-
-    def __init__(self, sock: socket.socket, deadlines: Deadlines) -> None:
-        self._sock = sock
-        self.deadlines = deadlines
-
-    def recv_into(self, buffer: Any) -> int:
-        """Wait for bytes. Raises `TimeoutError`."""
-        self.deadlines.check()
-        self._sock.settimeout(self.deadlines.remaining)
-        return self._sock.recv_into(buffer)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sock, name)
+def _reader(response: requests.Response) -> Any:
+    """What the body is read from: http.client's buffer, as long as there is more to come."""
+    return getattr(getattr(response.raw, "_fp", None), "fp", None)

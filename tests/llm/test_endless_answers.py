@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from libertai_llm import Timeouts, errors
+from libertai_llm import Client, Timeouts, errors
 from tests.llm.conftest import MakeClient, Serve
 from tests.llm.scripted_server import (
     Asked,
@@ -49,6 +49,25 @@ def test_the_page_of_a_refusal(any_client: MakeClient, serve: Serve) -> None:
     with pytest.raises(errors.BadRequest, match="aa"):
         any_client(server.url, timeouts=1.0).complete("x")
     assert time.monotonic() - begun < 3
+
+
+@pytest.mark.parametrize("begin", [b"", b"HTTP/1.1 200 OK\r\nX-Long: "])
+def test_the_head(any_client: MakeClient, serve: Serve, begin: bytes) -> None:
+    """It may come byte by byte, but not for longer than the limit."""
+    server = serve(lambda asked: [begin, *DRIP])
+    begun = time.monotonic()
+    with pytest.raises(errors.TimedOut) as caught:
+        any_client(server.url, timeouts=Timeouts(first_token=0.5)).complete("x")
+    assert caught.value.phase == "first_token" and time.monotonic() - begun < 3
+
+
+def test_the_limits_of_a_call_end_with_it(serve: Serve) -> None:
+    """A connection that is used again has those of the next call, also if it has none."""
+    server = serve(lambda asked: [0.6 if asked.number else 0.0, whole(final("ok"))])
+    with Client(server.url, timeouts=Timeouts.unlimited()) as client:
+        assert client.complete("x", timeouts=0.5).content == "ok"
+        assert client.complete("x").content == "ok"
+    assert server.num_connections == 1
 
 
 def test_the_size_of_a_piece(any_client: MakeClient, serve: Serve) -> None:
