@@ -110,7 +110,7 @@ class AnswerPlan:
         """A whole answer taken apart."""
         if self.is_plain:
             return ParsedAnswer(content=text)
-        return parse_answer(text, calls=self.may_call, reasoning=self.reasoning, syntax=self.syntax)
+        return parse_answer(text, **self._reading)
 
     def grammar(self) -> str | None:
         """GBNF for the answer, or None. Raises `UnsupportedSchema`."""
@@ -127,7 +127,17 @@ class AnswerPlan:
         """A parser for one answer, if it needs one."""
         if self.is_plain:
             return None
-        return ToolCallParser(calls=self.may_call, reasoning=self.reasoning, syntax=self.syntax)
+        return ToolCallParser(**self._reading)
+
+    @property
+    def _reading(self) -> dict[str, Any]:
+        """How an answer is read: JSON may speak of a call, and makes none."""
+        return {
+            "calls": self.may_call,
+            "may_be_json": self.response_schema is not None,
+            "reasoning": self.reasoning,
+            "syntax": self.syntax,
+        }
 
 
 def _tool(definition: Any) -> Tool:

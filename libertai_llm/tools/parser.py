@@ -36,42 +36,58 @@ def new_call_id() -> str:
 class ToolCallParser:
     """Reads one answer. Use `feed` for each piece, then `finish` once.
 
-    `calls` False: tool calls are not looked for; `reasoning` says whether reasoning is. Spaces
+    `calls` False: tool calls are not looked for; with `may_be_json` not in an answer that begins
+    as JSON, which may speak of one; `reasoning` says whether reasoning is looked for. Spaces
     around marks belong to the marks. Text is held back only as long as it may be the beginning of
     a mark; arguments are passed on as they come.
 
     Invariant: `_held` is read but not told yet; between calls of `feed` it is empty, unless a mark
-    or the space before one may have begun in it.
+    or the space before one may have begun in it. `_more_space` comes after it, if it `_is_space`.
     """
 
     def __init__(
         self,
         *,
         calls: bool = True,
+        may_be_json: bool = False,
         reasoning: Reasoning = "none",
         syntax: CallSyntax = HERMES,
         make_id: Callable[[], str] = new_call_id,
     ) -> None:
         self._syntax = syntax
         self._looks_for_calls = calls
+        self._may_be_json = may_be_json
         self._make_id = make_id
         self._place: _Place = _BEGINNINGS[reasoning]
         self._held = ""
+        self._is_space = False
+        self._more_space: list[str] = []
         self._count = 0
         self._scanner = CallScanner()
         self._id = ""
-        self._told_arguments = -1
+        self._is_call_told = False
         self._trims_start = reasoning == "begun"
         self._has_content = False
 
     def feed(self, text: str) -> list[Event]:
         """What this piece of the answer brings."""
-        self._held += text
-        return list(self._advance())
+        # NOTE: models that are lost write spaces without end, which must not be read ever again.
+        if self._is_space and not text.strip():
+            self._more_space.append(text)
+            return []
+        self._hold(text)
+        events = list(self._advance())
+        self._is_space = self._held.isspace()
+        return events
 
     def finish(self) -> list[Event]:
         """What is left at the answer's end."""
+        self._hold("")
         return list(self._end())
+
+    def _hold(self, text: str) -> None:
+        self._held = "".join([self._held, *self._more_space, text])
+        self._more_space.clear()
 
     def _advance(self) -> Iterator[Event]:
         """Go from place to place until the held text has to wait for more."""
@@ -107,12 +123,18 @@ class ToolCallParser:
             self._place, self._trims_start = "content", True
 
     def _tell_content(self) -> Iterator[Event]:
-        marks = (self._syntax.opening,) if self._looks_for_calls else ()
+        marks = (self._syntax.opening,) if self._may_call_here() else ()
         before, is_over = self._until(marks)
         yield from self._content(before)
         if is_over:
             self._held = self._held[len(self._syntax.opening) :]
             self._begin_call()
+
+    def _may_call_here(self) -> bool:
+        if self._may_be_json and not self._has_content:
+            text = self._held.lstrip()
+            self._looks_for_calls &= not text.startswith(("{", "[", '"'))
+        return self._looks_for_calls
 
     def _content(self, text: str) -> Iterator[Event]:
         if text := self._trimmed(text):
@@ -120,7 +142,7 @@ class ToolCallParser:
             yield ContentDelta(text)
 
     def _begin_call(self) -> None:
-        self._place, self._scanner, self._told_arguments = "call", CallScanner(), -1
+        self._place, self._scanner, self._is_call_told = "call", CallScanner(), False
         self._id = self._make_id()
 
     def _scan(self) -> Iterator[Event]:
@@ -135,20 +157,19 @@ class ToolCallParser:
 
     def _tell_call(self) -> Iterator[Event]:
         """The name once it is known, and what is new of the arguments."""
-        name, arguments = self._scanner.name, self._scanner.arguments
+        name = self._scanner.name
         if name is None:
             return
-        if self._told_arguments < 0:
-            self._told_arguments = 0
+        if not self._is_call_told:
+            self._is_call_told = True
             yield CallStarted(self._count, self._id, name)
-        if arguments[self._told_arguments :]:
-            yield ArgumentsDelta(self._count, arguments[self._told_arguments :])
-            self._told_arguments = len(arguments)
+        if arguments := self._scanner.new_arguments():
+            yield ArgumentsDelta(self._count, arguments)
 
     def _skip(self) -> Iterator[Event]:
         """Leave a broken call at its end mark, or where the next call begins."""
         before, is_over = self._until((self._syntax.closing, self._syntax.opening))
-        self._scanner.text += before
+        self._scanner.add_text(before)
         if is_over:
             yield self._invalid()
             self._place = "after"
@@ -169,7 +190,7 @@ class ToolCallParser:
             yield from self._tell_call()
             yield CallEnded(self._count) if self._scanner.place == "done" else self._invalid()
         elif self._place == "broken":
-            self._scanner.text += self._held
+            self._scanner.add_text(self._held)
             yield self._invalid()
         elif self._place == "reasoning":
             if rest := self._trimmed(self._held.rstrip()):
@@ -212,12 +233,15 @@ def parse_answer(
     text: str,
     *,
     calls: bool = True,
+    may_be_json: bool = False,
     reasoning: Reasoning = "none",
     syntax: CallSyntax = HERMES,
     make_id: Callable[[], str] = new_call_id,
 ) -> ParsedAnswer:
     """A whole answer taken apart: what the parser tells when it is fed all of it at once."""
-    parser = ToolCallParser(calls=calls, reasoning=reasoning, syntax=syntax, make_id=make_id)
+    parser = ToolCallParser(
+        calls=calls, may_be_json=may_be_json, reasoning=reasoning, syntax=syntax, make_id=make_id
+    )
     return answer_of([*parser.feed(text), *parser.finish()])
 
 
@@ -225,7 +249,7 @@ def answer_of(events: Iterable[Event]) -> ParsedAnswer:
     """The answer that all the events of a parser make up."""
     content, thoughts = [], []
     started: dict[int, CallStarted] = {}
-    arguments: dict[int, str] = {}
+    arguments: dict[int, list[str]] = {}
     ended: list[int] = []
     invalid: list[InvalidToolCall] = []
     for event in events:
@@ -237,7 +261,7 @@ def answer_of(events: Iterable[Event]) -> ParsedAnswer:
             case CallStarted(index):
                 started[index] = event
             case ArgumentsDelta(index, text):
-                arguments[index] = arguments.get(index, "") + text
+                arguments.setdefault(index, []).append(text)
             case CallEnded(index):
                 ended.append(index)
             case CallInvalid(_, id_, name, written, text, reason):
@@ -246,7 +270,8 @@ def answer_of(events: Iterable[Event]) -> ParsedAnswer:
         content="".join(content),
         reasoning="".join(thoughts),
         tool_calls=tuple(
-            ToolCall(started[index].id, started[index].name, arguments[index]) for index in ended
+            ToolCall(started[index].id, started[index].name, "".join(arguments[index]))
+            for index in ended
         ),
         invalid_tool_calls=tuple(invalid),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -75,6 +76,21 @@ def test_plain_text_stays_as_it_is(text: str) -> None:
     """Letter by letter, also if it looks like a mark for a while."""
     assert parsed(text) == ParsedAnswer(content=text)
     assert parsed(text, reasoning="optional") == ParsedAnswer(content=text)
+
+
+@pytest.mark.parametrize("before", ["", "\n ", "<think>It is <tool_call>.</think>\n"])
+def test_an_answer_that_is_json_or_calls(before: str) -> None:
+    """A mark within JSON belongs to the JSON, wherever the pieces end; calls stay calls, also
+    after a text, which a server that knows no grammar may send."""
+    text = '{"s": "write <tool_call>{} </tool_call> first"} '
+    options: dict[str, Any] = {"may_be_json": True, "reasoning": "optional"}
+    for answer in (parsed(before + text, **options), in_pieces(before + text, [], **options)):
+        assert answer.content.lstrip() == text and not answer.invalid_tool_calls
+    every = list(range(len(before + text)))
+    assert in_pieces(before + text, every, **options) == parsed(before + text, **options)
+    for so in ("", "So."):
+        calls = in_pieces(f"{before}{so}{CALL}\n{CALL}\n", every, **options)
+        assert len(calls.tool_calls) == 2 and calls.content.strip() == so
 
 
 def test_what_is_not_looked_for_is_text() -> None:
@@ -185,12 +201,18 @@ FRAGMENTS = st.sampled_from(
 ANSWERS = st.lists(FRAGMENTS | st.text(max_size=5), max_size=16).map("".join)
 
 
-@given(ANSWERS, st.lists(st.integers(0, 500), max_size=12), st.sampled_from(["none", "optional"]))
-def test_pieces_do_not_matter(text: str, cuts: list[int], reasoning: str) -> None:
+@given(
+    ANSWERS,
+    st.lists(st.integers(0, 500), max_size=12),
+    st.sampled_from(["none", "optional", "begun"]),
+    st.booleans(),
+)
+def test_pieces_do_not_matter(text: str, cuts: list[int], reasoning: str, json_too: bool) -> None:
     """However an answer is cut into pieces, it is read as if it came at once; nothing raises."""
-    whole = parsed(text, reasoning=reasoning)
-    assert in_pieces(text, cuts, reasoning=reasoning) == whole
-    assert in_pieces(text, list(range(len(text))), reasoning=reasoning) == whole
+    options: dict[str, Any] = {"reasoning": reasoning, "may_be_json": json_too}
+    whole = parsed(text, **options)
+    assert in_pieces(text, cuts, **options) == whole
+    assert in_pieces(text, list(range(len(text))), **options) == whole
     for call in whole.tool_calls:
         assert isinstance(json.loads(call.arguments), dict)
 
@@ -201,3 +223,23 @@ def test_any_name_and_arguments_come_back(name: str, arguments: dict[str, str]) 
     body = json.dumps({"name": name + "x", "arguments": arguments}, ensure_ascii=False)
     (call,) = parsed(f"<tool_call>\n{body}\n</tool_call>").tool_calls
     assert call.name == name + "x" and json.loads(call.arguments) == arguments
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a" + "\n" * 200_000,
+        '<tool_call>{"name": "f", "arguments": {"x": "' + "🙂" * 250_000 + '"}}',
+        "<tool_call>oops " + "🙂 " * 200_000,
+    ],
+    ids=["spaces", "arguments", "broken"],
+)
+def test_long_answers_take_linear_time(text: str) -> None:
+    """Spaces without end, a file as an argument, a broken call that goes on: seconds, if each
+    piece were put to all that came before it."""
+    parser = ToolCallParser(make_id=ids())
+    begun = time.process_time()
+    pieces = [text[start : start + 4] for start in range(0, len(text), 4)]
+    answer = answer_of([*(e for piece in pieces for e in parser.feed(piece)), *parser.finish()])
+    assert time.process_time() - begun < 1.5
+    assert answer == parsed(text)
