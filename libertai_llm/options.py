@@ -142,7 +142,7 @@ def make_call(
     """
     overrides = {name: value for name, value in canonical(given).items() if value is not None}
     options = {**defaults, **overrides}
-    extra = {**(defaults.get("extra_body") or {}), **(overrides.get("extra_body") or {})}
+    extra = merged_extra(defaults.get("extra_body"), overrides.get("extra_body"))
     model = options.pop("model", "")
     if model:
         extra["model"] = model
@@ -153,6 +153,14 @@ def make_call(
         del options["slot_id"]
     CompletionParams.from_options(options)
     return CallOptions(options=options, thread_id=thread_id, timeout=timeout, model=model)
+
+
+def merged_extra(ours: Any, theirs: Any) -> dict[str, Any]:
+    """The `extra_body` of a model and of a call together. Raises `InvalidOption`."""
+    for each in (ours, theirs):
+        if each is not None and not isinstance(each, Mapping):
+            raise InvalidOption("`extra_body` must be an object", field="extra_body")
+    return {**(ours or {}), **(theirs or {})}
 
 
 def _without_call_only(options: dict[str, Any]) -> dict[str, Any]:

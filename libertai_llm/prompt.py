@@ -169,5 +169,9 @@ def merge_stops(*lists: Iterable[str] | str | None) -> list[str]:
 
     A single string counts as one word.
     """
-    listed = ([stops] if isinstance(stops, str) else stops or () for stops in lists)
+    # NOTE: what is no list at all stays one word, so that the check of options can name `stop`.
+    listed = (
+        [stops] if isinstance(stops, str) or not isinstance(stops, Iterable | None) else stops or ()
+        for stops in lists
+    )
     return list(dict.fromkeys(word for words in listed for word in words if word))

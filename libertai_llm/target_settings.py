@@ -13,7 +13,15 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import requests
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from typing_extensions import Self
 
 from libertai_llm.connection import Connection, Target
@@ -93,6 +101,12 @@ class TargetSettings(BaseModel):
     def _field_of(cls, name: str) -> str:
         """The field that an argument means."""
         return _SYNONYMS.get(name) or name
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _name_folder(cls, engine: Any) -> Any:
+        """A path as text, which can be written as JSON, and whose `name` is not only its end."""
+        return os.fspath(engine) if isinstance(engine, os.PathLike) else engine
 
     @model_validator(mode="after")
     def _check_target(self) -> Self:

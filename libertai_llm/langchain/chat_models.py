@@ -32,8 +32,8 @@ from libertai_llm.langchain.options import with_thread
 from libertai_llm.langchain.output import chat_result, combine_llm_outputs
 from libertai_llm.langchain.profile import profile_of
 from libertai_llm.langchain.structured import Method, structured_chat
-from libertai_llm.langchain.tools import ANSWER_OPTIONS, bound_options, plan_of
-from libertai_llm.options import PLACEMENT, CallOptions, split_options
+from libertai_llm.langchain.tools import bound_options, plan_of
+from libertai_llm.options import PLACEMENT, CallOptions, merged_extra, split_options
 from libertai_llm.prompt import ChatTemplate
 
 
@@ -269,9 +269,13 @@ class ChatLibertai(BaseLibertai, BaseChatModel):
         """The model's part of a cache key: whatever can change the answer, the call's own too."""
         given = split_options(kwargs)[0]
         if "extra_body" in given:
-            given["extra_body"] = {**(self.extra_body or {}), **given["extra_body"]}
-        given |= {name: kwargs[name] for name in ANSWER_OPTIONS & kwargs.keys()}
-        options = {**self._identifying_params, **given, "stop": self._stops(stop)}
+            given["extra_body"] = merged_extra(self.extra_body, given["extra_body"])
+        if kwargs.get("reasoning") is not None:
+            given["reasoning"] = kwargs["reasoning"]
+        # NOTE: the plan and not the tools as they were given: classes may share a name, functions
+        # an address. The version is that of the message's content.
+        own = {"plan": plan_of(kwargs)[0], "output_version": self.output_version}
+        options = {**self._identifying_params, **given, **own, "stop": self._stops(stop)}
         named = {name: value for name, value in options.items() if name not in PLACEMENT}
         return f"{self._llm_type} {sorted(named.items())}"
 

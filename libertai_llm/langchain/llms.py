@@ -24,7 +24,7 @@ from libertai_llm.langchain.base import BaseLibertai
 from libertai_llm.langchain.options import with_thread
 from libertai_llm.langchain.output import llm_chunk, llm_result
 from libertai_llm.langchain.structured import Method, structured_llm
-from libertai_llm.options import PLACEMENT, CallOptions, split_options
+from libertai_llm.options import PLACEMENT, CallOptions, merged_extra, split_options
 from libertai_llm.types import Completion, CompletionChunk
 
 MAX_THREADS = 32
@@ -138,7 +138,8 @@ class LibertaiLLM(BaseLibertai, BaseLLM):
     ) -> LLMResult:
         """Complete prompts, with everything that is known of the answers."""
         model, rest = self._with_options(kwargs)
-        return super(LibertaiLLM, model).generate(prompts, stop, callbacks, **rest)
+        stops = model._stops(stop) or None
+        return super(LibertaiLLM, model).generate(prompts, stops, callbacks, **rest)
 
     async def agenerate(
         self,
@@ -149,7 +150,8 @@ class LibertaiLLM(BaseLibertai, BaseLLM):
     ) -> LLMResult:
         """`generate` without blocking."""
         model, rest = self._with_options(kwargs)
-        return await super(LibertaiLLM, model).agenerate(prompts, stop, callbacks, **rest)
+        stops = model._stops(stop) or None
+        return await super(LibertaiLLM, model).agenerate(prompts, stops, callbacks, **rest)
 
     def with_structured_output(
         self,
@@ -273,7 +275,8 @@ class LibertaiLLM(BaseLibertai, BaseLLM):
     def _with_options(self, given: dict[str, Any]) -> tuple[Self, dict[str, Any]]:
         """A model that has a call's options as its own, and the arguments that remain.
 
-        NOTE: `BaseLLM` leaves a call's options out of cache keys and traces.
+        NOTE: `BaseLLM` leaves a call's options out of cache keys and traces, and reads the stop
+        words of a cache key off the call alone.
         """
         own, rest = split_options(given)
         placement = {name: own.pop(name) for name in PLACEMENT & own.keys()}
@@ -282,7 +285,7 @@ class LibertaiLLM(BaseLibertai, BaseLLM):
         if "model" in own:
             own["model_name"] = own.pop("model")
         if "extra_body" in own:
-            own["extra_body"] = {**(self.extra_body or {}), **own["extra_body"]}
+            own["extra_body"] = merged_extra(self.extra_body, own["extra_body"])
         model = self.model_copy(update=own)
         vars(model).pop("_serialized", None)
         return model, rest | placement

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import copy
+import json
 import pickle
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -33,6 +35,7 @@ PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assis
         ({"base_url": "http://127.0.0.1:9"}, {}),
         ({"extra_body": {"lora": 1}}, {}),
         ({"logprobs": True}, {}),
+        ({"output_version": "v1"}, {}),
         ({}, {"temperature": 0.1}),
         ({}, {"repeat_penalty": 1.0}),
         ({}, {"model": "other"}),
@@ -57,6 +60,19 @@ def test_the_environments_server_is_part_of_the_cache_key(monkeypatch: pytest.Mo
         monkeypatch.setenv("LIBERTAI_API_BASE", address)
         keys |= {ChatLibertai()._get_llm_string(), ChatLibertai(base_url=address)._get_llm_string()}
     assert len(keys) == 3
+
+
+@pytest.mark.filterwarnings("ignore:.*is in beta")
+def test_a_folder_is_the_same_as_a_path_and_as_text() -> None:
+    """In cache keys, where its last part alone would be that of many folders, and as JSON."""
+    models = [
+        ChatLibertai(engine=engine) for engine in (Path("/a/m"), "/a/m", Path("/b/m"), "/b/m")
+    ]
+    first, same, other, other_same = (model._get_llm_string() for model in models)
+    assert first == same != other == other_same
+    written = json.loads(dumps(models[0]))
+    again = load(written, allowed_objects=[ChatLibertai], valid_namespaces=["libertai_llm"])
+    assert again._get_llm_string() == first
 
 
 def test_further_fields_of_object_and_call_are_both_in_the_cache_key() -> None:

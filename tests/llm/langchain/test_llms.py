@@ -20,7 +20,7 @@ from langchain_core.rate_limiters import InMemoryRateLimiter
 from langchain_core.runnables import RunnableLambda
 
 from libertai_engine.engine import Engine
-from libertai_llm.langchain import LibertaiLLM
+from libertai_llm.langchain import Libertai, LibertaiLLM
 from tests.engine.serving import Running
 from tests.llm.langchain.scripted import RefusedError, ScriptedServer
 
@@ -209,6 +209,17 @@ async def test_options_of_a_call_are_in_the_cache_key(server: ScriptedServer) ->
         assert llm.invoke("x", n_predict=5) == llm.invoke("x", max_tokens=5)
         llm.temperature = 0.5
         assert llm.invoke("x", grammar='root ::= "a"') != first
+    assert len(server.completions) == 6
+
+
+async def test_stop_words_are_in_the_cache_key(server: ScriptedServer) -> None:
+    """The constructor's as well, of which `BaseLLM` knows nothing."""
+    server.answer = lambda prompt: "one two three"
+    cache = InMemoryCache()
+    for kind in (LibertaiLLM, Libertai):
+        for stop, expected in (("three", "one two "), ("two", "one "), (None, "one two three")):
+            async with kind(base_url=server.url, cache=cache, stop=stop) as llm:
+                assert await llm.ainvoke("x") == llm.invoke("x") == expected
     assert len(server.completions) == 6
 
 

@@ -108,6 +108,9 @@ def test_a_wrong_constructor_option_is_named(kind: Any, given: dict[str, Any], w
         ({"tool": []}, UnknownOption, "`tool`"),
         ({"temperature": "hot"}, InvalidOption, "`temperature`"),
         ({"max_tokens": 1, "n_predict": 1}, InvalidOption, "given twice"),
+        ({"extra_body": 5}, InvalidOption, "`extra_body`"),
+        ({"stop": 5}, InvalidOption, "`stop`"),
+        ({"stop": [5]}, InvalidOption, "`stop`"),
     ],
 )
 def test_a_wrong_call_option_is_named(
