@@ -4,7 +4,9 @@ In: the client's chunks, and what the parser makes of their texts. Out: LangChai
 add up to the message that a whole answer would be.
 
 NOTE: LangChain merges chunks by `index`, and numbers blocks of text and reasoning itself, from 0 on
-in the order they come. So calls are numbered after those, or they would vanish in a text.
+in the order they come, counting several calls in a row as one. So calls are numbered after what
+comes before the first, in steps of two: a text between two calls takes a number between theirs.
+Under a number of its own, none vanishes in another.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ class ChunkMaker:
         self._model = model
         self._parser = parser
         self._kinds_before: set[type[Event]] = set()
+        self._first_place: int | None = None
         self._has_calls = False
 
     def chunks(self, chunk: CompletionChunk) -> Iterator[ChatGenerationChunk]:
@@ -98,7 +101,9 @@ class ChunkMaker:
 
     def _of_call(self, index: int, **fields: Any) -> ChatGenerationChunk:
         named = {"name": None, "id": None, **fields}
-        place = len(self._kinds_before) + index
+        if self._first_place is None:
+            self._first_place = len(self._kinds_before)
+        place = self._first_place + 2 * index
         return _chunk(content="", tool_call_chunks=[create_tool_call_chunk(index=place, **named)])
 
 

@@ -16,6 +16,7 @@ from langchain_core.messages import (
     AIMessage,
     BaseMessage,
     ChatMessage,
+    HumanMessage,
     InvalidToolCall,
     ToolMessage,
 )
@@ -32,7 +33,10 @@ _ROLES = {
     "function": "tool",
 }
 # Blocks that carry no text: reasoning is not shown to the model again, calls are in `tool_calls`.
-_SILENT = frozenset({"reasoning", "tool_call", "invalid_tool_call", "thinking", "tool_use"})
+# A call that was cut off in a stream stays a chunk there, and is in `invalid_tool_calls` as well.
+_SILENT = frozenset(
+    {"reasoning", "tool_call", "tool_call_chunk", "invalid_tool_call", "thinking", "tool_use"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,4 @@ def _block_text(block: dict[str, Any], album: Album) -> str:
 
 def _result_text(content: Any, album: Album) -> str:
     """What a tool answered, in a block of a user's message."""
-    if isinstance(content, str):
-        return content
-    return "".join(_block_text(block, album) for block in content)
+    return _text(HumanMessage(content or ""), album)

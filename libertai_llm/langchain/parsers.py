@@ -69,7 +69,7 @@ class ObjectParser(BaseCumulativeTransformOutputParser[Any]):
         if self.target is None:
             return found
         try:
-            return _validated(self.target, found)
+            return _validated(self.target, text)
         except ValueError as error:
             raise InvalidAnswer(f"the answer does not fit: {error}", llm_output=text) from error
 
@@ -134,7 +134,8 @@ class ArgumentsParser(ObjectParser):
         for name, arguments in calls:
             if name == self.call_name:
                 return arguments
-        return None if calls and self.may_call else generation.text
+        is_other = self.may_call and bool(_message(generation).tool_calls)
+        return None if is_other else generation.text
 
 
 def object_class(schema: Any) -> Any:
@@ -188,8 +189,9 @@ def _failure(text: str, is_cut: bool) -> InvalidAnswer:
     return InvalidAnswer(f"the answer is not JSON: {text}", llm_output=text)
 
 
-def _validated(target: Any, found: Any) -> Any:
-    """NOTE: classes of pydantic's first version have `parse_obj` alone."""
-    if hasattr(target, "model_validate"):
-        return target.model_validate(found)
-    return target.parse_obj(found)
+def _validated(target: Any, text: str) -> Any:
+    """NOTE: as JSON, where a strict class takes a text for a date; pydantic's first version has
+    another name for it."""
+    if hasattr(target, "model_validate_json"):
+        return target.model_validate_json(text)
+    return target.parse_raw(text)

@@ -18,9 +18,6 @@ from pydantic import BaseModel
 from libertai_llm.answer_plan import PLAN_OPTIONS, AnswerPlan
 from libertai_llm.errors import InvalidOption
 
-ANSWER_OPTIONS = PLAN_OPTIONS | {"reasoning"}
-"""What a call may say of its answer, beside the options of a completion."""
-
 
 def bound_options(
     tools: Sequence[Any],
@@ -85,20 +82,27 @@ def schema_format(schema: Any, strict: bool | None) -> dict[str, Any]:
 
 def json_schema_of(schema: Any) -> dict[str, Any]:
     """The JSON schema of a class, or of a dict that is or holds one. Raises `InvalidOption`."""
+    schema = titled(schema)
     exact = _exact_schema(schema)
     if exact is not None:
         return {"title": getattr(schema, "__name__", "answer"), **exact}
     try:
-        return convert_to_json_schema(titled(schema))
+        return convert_to_json_schema(schema)
     except (ValueError, TypeError) as error:
         raise InvalidOption(f"no schema: {error}", field="schema") from error
 
 
 def titled(schema: Any) -> Any:
-    """A JSON schema with a title, which LangChain wants of it; anything else as it is."""
-    if isinstance(schema, Mapping) and not _NAMES & schema.keys():
-        return {"title": "answer", **schema}
-    return schema
+    """A JSON schema with a title, which LangChain wants of it; anything else as it is.
+
+    NOTE: of the OpenAI API's `{"name": …, "schema": …}`, LangChain would leave the name alone.
+    """
+    if not isinstance(schema, Mapping):
+        return schema
+    if "name" in schema and isinstance(schema.get("schema"), Mapping):
+        named = {"title": schema["name"], "description": schema.get("description")}
+        return {**schema["schema"], **{name: each for name, each in named.items() if each}}
+    return schema if _NAMES & schema.keys() else {"title": "answer", **schema}
 
 
 def _exact_schema(schema: Any) -> dict[str, Any] | None:

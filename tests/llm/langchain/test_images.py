@@ -59,6 +59,16 @@ def test_each_format_is_an_image(name: str) -> None:
     assert conversation.image_data == [{"data": A, "id": 0}]
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_tool_may_answer_with_an_image(name: str) -> None:
+    """In a message of its own, or in a block of the user's."""
+    block = {"type": "tool_result", "tool_use_id": "1", "content": [FORMATS[name]]}
+    for message in (ToolMessage([FORMATS[name]], tool_call_id="1"), HumanMessage([block])):
+        conversation = read_messages([message])
+        assert "[img-0]" in conversation.messages[0]["content"]
+        assert conversation.image_data == [{"data": A, "id": 0}]
+
+
 def test_images_are_numbered_as_they_appear() -> None:
     """Over all messages; the same image keeps its number, so prompts of turns begin alike."""
     talk: list[BaseMessage] = [

@@ -70,6 +70,10 @@ def broken(name: str | None, args: str) -> InvalidToolCall:
             {"role": "user", "content": "<tool_response>\n3\n</tool_response>"},
         ),
         (
+            HumanMessage([{"type": "tool_result", "tool_use_id": "1", "content": ["3", " é"]}]),
+            {"role": "user", "content": "<tool_response>\n3 é\n</tool_response>"},
+        ),
+        (
             HumanMessage([{"type": "text", "text": "a "}, "b", {"type": "text", "text": " c"}]),
             {"role": "user", "content": "a b c"},
         ),

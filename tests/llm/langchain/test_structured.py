@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date
 from typing import Annotated, Any
 
 import pytest
@@ -10,7 +11,7 @@ from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import FakeListLLM
 from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.v1 import BaseModel as BaseModelV1
 from typing_extensions import TypedDict
 
@@ -49,6 +50,15 @@ class JokeDict(TypedDict):
     rating: Annotated[int | None, None, "1 to 10"]
 
 
+class Appointment(BaseModel):
+    """A class that converts nothing."""
+
+    model_config = ConfigDict(strict=True)
+
+    day: date
+    pair: tuple[int, int]
+
+
 class Tree(BaseModel):
     """What refers to itself."""
 
@@ -71,13 +81,14 @@ def plant(tree: Tree) -> str:
 SCHEMA = Joke.model_json_schema()
 PARTS: dict[str, Any] = {"properties": SCHEMA["properties"], "required": ["setup"]}
 FUNCTION = {"name": "joke", "description": "A joke.", "parameters": {"type": "object", **PARTS}}
-SCHEMAS = [Joke, JokeV1, JokeDict, SCHEMA, {"type": "object", **PARTS}, FUNCTION]
+FORMAT = {"name": "joke", "strict": True, "schema": {"type": "object", **PARTS}}
+SCHEMAS = [Joke, JokeV1, JokeDict, SCHEMA, {"type": "object", **PARTS}, FUNCTION, FORMAT]
 METHODS = ["json_schema", "function_calling", "json_mode"]
 TEXT = '{"setup": "Why é?", "rating": 7}'
 FOUND = {"setup": "Why é?", "rating": 7}
 
 every_schema = pytest.mark.parametrize(
-    "schema", SCHEMAS, ids=["pydantic", "v1", "typeddict", "titled", "bare", "function"]
+    "schema", SCHEMAS, ids=["pydantic", "v1", "typeddict", "titled", "bare", "function", "format"]
 )
 every_method = pytest.mark.parametrize("method", METHODS)
 both = pytest.mark.parametrize("kind", [ChatLibertai, LibertaiLLM])
@@ -103,6 +114,14 @@ def test_schemas_that_are_no_objects_are_kept() -> None:
     """A dict without `properties` is a schema all the same."""
     schema = {"title": "numbers", "type": "array", "items": {"type": "integer"}}
     assert json_schema_of(schema) == schema
+
+
+def test_a_schema_in_the_form_of_a_format_is_kept() -> None:
+    """All of it: a grammar of its name alone would let anything through."""
+    found = json_schema_of(FORMAT)
+    assert found["title"] == "joke" and found["properties"] == PARTS["properties"]
+    parameters = as_definition(titled(FORMAT), None)["function"]["parameters"]
+    assert parameters["required"] == ["setup"]
 
 
 def answering(server: ScriptedServer, method: str, text: str) -> None:
@@ -249,6 +268,36 @@ def test_tools_may_come_first(models: dict[Any, Any], server: ScriptedServer) ->
             text = call.replace("look", "Joke").replace("{}", TEXT)
         server.answer = lambda prompt, text=text: text
         assert model.invoke("x")["parsed"] == Joke(**FOUND)
+
+
+@pytest.mark.parametrize(
+    "text", ['<tool_call>\n{"na', '<tool_call>\n{"name": "look", "arguments": {"a"']
+)
+async def test_a_call_that_was_cut_off_is_no_call(
+    models: dict[Any, Any], server: ScriptedServer, text: str
+) -> None:
+    """It is not taken for one that was made instead of the object."""
+    tool = {"name": "look", "description": "Look."}
+    server.answer = lambda prompt: text + "so it goes"
+    for method in ("json_schema", "function_calling"):
+        model = models[ChatLibertai].with_structured_output(
+            Joke, method=method, tools=[tool], max_tokens=len(text)
+        )
+        with pytest.raises(TruncatedAnswer):
+            model.invoke("x")
+        with pytest.raises(TruncatedAnswer):
+            [each async for each in model.astream("x")]
+
+
+@both
+@every_method
+def test_strict_classes(
+    models: dict[Any, Any], server: ScriptedServer, kind: Any, method: Any
+) -> None:
+    """What a strict class takes is what its JSON schema says: a text for a date."""
+    answering(server, method, '{"day": "2026-11-23", "pair": [1, 2]}')
+    found = models[kind].with_structured_output(Appointment, method=method).invoke("x")
+    assert found == Appointment(day=date(2026, 11, 23), pair=(1, 2))
 
 
 def test_options_of_the_call_go_along(models: dict[Any, Any], server: ScriptedServer) -> None:

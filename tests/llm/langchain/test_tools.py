@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
 from langchain_core.tools import tool
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
 from pydantic.v1 import BaseModel as BaseModelV1
 from typing_extensions import TypedDict
 
@@ -171,6 +171,29 @@ async def test_blocks_of_text_reasoning_and_calls(server: ScriptedServer, versio
         ]
 
 
+@pytest.mark.parametrize("thoughts", ["", "<think>hm</think>"])
+@pytest.mark.parametrize("before", ["", "Let me."])
+@pytest.mark.parametrize("version", ["v0", "v1"])
+def test_no_block_vanishes_in_another(
+    server: ScriptedServer, version: str, before: str, thoughts: str
+) -> None:
+    """Text between calls and after them, which a server that knows no grammar may send."""
+    answering(server, f"{thoughts}{before}{CALL} one {NOW}\n{NOW} two {CALL} three")
+    expected = [f"{before} one two three".strip(), 4]
+    with ChatLibertai(base_url=server.url, output_version=version, reasoning=True) as chat:
+        model = chat.bind_tools(TOOLS, parallel_tool_calls=True)
+        for message in (whole(model, "x"), summed(model, "x"), inside(model, "x")):
+            blocks = [block["type"] for block in message.content_blocks]
+            text = "".join(b["text"] for b in message.content_blocks if b["type"] == "text")
+            assert [text.strip(), blocks.count("tool_call")] == expected
+            assert [call["name"] for call in message.tool_calls] == [
+                "add_numbers",
+                "now",
+                "now",
+                "add_numbers",
+            ]
+
+
 async def test_events_of_the_third_version(chat: ChatLibertai, server: ScriptedServer) -> None:
     """Its blocks are finished as they should be; a call that was cut off is an invalid one."""
     kinds = []
@@ -305,6 +328,15 @@ def test_tools_and_a_format(chat: ChatLibertai, server: ScriptedServer) -> None:
     assert server.completions[0]["grammar"] == expected
 
 
+def test_json_that_speaks_of_calls(chat: ChatLibertai, server: ScriptedServer) -> None:
+    """Beside a format, an answer that begins as JSON is JSON to its end."""
+    text = '{"a": "write <tool_call>{} first"}'
+    answering(server, text)
+    model = chat.bind_tools(TOOLS, response_format=SCHEMA)
+    for message in (whole(model, "x"), summed(model, "x")):
+        assert message.content == text and not message.invalid_tool_calls
+
+
 def test_a_conversation_with_calls_goes_on_where_it_was(
     chat: ChatLibertai, server: ScriptedServer
 ) -> None:
@@ -325,12 +357,14 @@ def test_a_conversation_with_a_broken_call_goes_on(
 ) -> None:
     """What the model wrote is shown to it again; streamed or not, nothing raises."""
     answering(server, CUT)
-    model = chat.bind_tools(TOOLS)
-    for way in (whole, summed):
-        history = [HumanMessage("x"), way(model, "x")]
-        history.append(ToolMessage("cut off", tool_call_id="1", status="error"))
-        model.invoke(history)
-        assert CUT in server.completions[-1]["prompt"]
+    for version in ("v0", "v1"):
+        chat.output_version = version
+        model = chat.bind_tools(TOOLS)
+        for way in (whole, summed, inside):
+            history = [HumanMessage("x"), way(model, "x")]
+            history.append(ToolMessage("cut off", tool_call_id="1", status="error"))
+            model.invoke(history)
+            assert CUT in server.completions[-1]["prompt"]
 
 
 def test_reasoning_is_kept_apart(chat: ChatLibertai, server: ScriptedServer) -> None:
@@ -382,6 +416,15 @@ def test_a_cache_tells_tools_apart(chat: ChatLibertai) -> None:
         )
     }
     assert len(strings) == 7
+
+
+def test_a_cache_tells_classes_of_one_name_apart(chat: ChatLibertai) -> None:
+    """As when a cell of a notebook is changed and run again."""
+    kinds = [create_model("Add", a=(int, ...)), create_model("Add", b=(str, ...))]
+    strings = {chat._get_llm_string(tools=[kind]) for kind in kinds}
+    strings |= {chat._get_llm_string(response_format=kind) for kind in kinds}
+    assert len(strings) == 4
+    assert chat._get_llm_string(**chat.bind_tools([kinds[0]]).kwargs) in strings
 
 
 def test_chunks_are_of_one_kind(chat: ChatLibertai, server: ScriptedServer) -> None:
