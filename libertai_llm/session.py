@@ -212,12 +212,16 @@ class SessionStore:
 
 
 class _CookiePolicy(DefaultCookiePolicy):
-    """The browsers' rules for domains and paths, and no cookie above 4 KiB."""
+    """The browsers' rules for domains and paths, no cookie above 4 KiB, and plain text only.
+
+    NOTE: a cookie that a header cannot carry would fail every further call of its conversation.
+    """
 
     def set_ok(self, cookie: Cookie, request: Request) -> bool:
         """Whether to keep a cookie that a server sets."""
-        is_small = len(cookie.name) + len(cookie.value or "") <= MAX_COOKIE_BYTES
-        return is_small and super().set_ok(cookie, request)
+        text = cookie.name + (cookie.value or "")
+        is_plain = text.isascii() and text.isprintable() and len(text) <= MAX_COOKIE_BYTES
+        return is_plain and super().set_ok(cookie, request)
 
 
 def new_jar() -> RequestsCookieJar:

@@ -169,9 +169,9 @@ def test_calls_without_a_session_keep_cookies(any_client: MakeClient, serve: Ser
 
 
 def test_cookies_that_must_not_be_kept(any_client: MakeClient, serve: Serve) -> None:
-    """Of another domain, expired, or oversized: not sent back."""
+    """Of another domain, expired, oversized, or in no plain text: not sent back."""
     bad = ["a=1; Domain=example.com", "b=1; Max-Age=0", "c=" + "x" * 5000, "d=1; Path=/other"]
-    headers = [("Set-Cookie", each) for each in [*bad, "good=1"]]
+    headers = [("Set-Cookie", each) for each in [*bad, "e=\xff", "good=1"]]
     server = serve(lambda asked: [whole(final(), headers=headers)])
     client = any_client(server.url)
     session = Session()
