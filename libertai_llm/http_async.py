@@ -243,12 +243,17 @@ def _keep_headers(request: httpx.Request) -> httpx.Request:
 
 @contextmanager
 def _closed_while_waiting(base: httpx.AsyncClient) -> Iterator[None]:
-    """A call whose connections were closed under it was not cut by the server: no further try."""
+    """A call whose connections were closed under it was not cut by the server: no further try.
+
+    NOTE: a closed client of the caller's says so with a `RuntimeError` of httpx's.
+    """
     try:
         yield
-    except TransportError as error:
+    except (TransportError, RuntimeError) as error:
         if not base.is_closed:
             raise
+        if isinstance(error, RuntimeError):
+            raise LibertaiError("the client is closed") from error
         closed = LibertaiError("the client was closed while it waited for the answer")
         closed.has_begun = error.has_begun
         raise closed from error

@@ -482,6 +482,16 @@ def test_closing_an_async_client_that_waits(serve: Serve, has_begun: bool) -> No
     assert len(server.asked) == 1
 
 
+async def test_a_closed_client_of_the_users(serve: Serve) -> None:
+    """Said as everything else is."""
+    server = serve(lambda asked: [whole(final())])
+    mine = httpx.AsyncClient()
+    await mine.aclose()
+    with pytest.raises(errors.LibertaiError, match="is closed"):
+        await AsyncClient(server.url, http_client=mine).complete("x")
+    assert not server.asked
+
+
 def test_many_loops_on_one_client(serve: Serve) -> None:
     """One `AsyncClient` in three running event loops at once, then in two more in turn."""
     server = serve(lambda asked: [0.02, stream(said("a"), final("b"))])
