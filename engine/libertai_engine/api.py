@@ -171,6 +171,12 @@ class CompletionAPI:
         engine = self.engine
         return SlotActions(engine, engine.config.slot_folder).run(slot, action, body)
 
+    async def aslot_action(self, slot: int, action: str, body: Any) -> JSON:
+        """`slot_action` without blocking the event loop. Cancelled while it waits for the slot, it
+        does nothing."""
+        engine = self.engine
+        return await SlotActions(engine, engine.config.slot_folder).arun(slot, action, body)
+
     def embed(self, body: Any, *, as_list: bool = False) -> Any:
         """`POST /embedding`: the vector of a text, or an array of them.
 

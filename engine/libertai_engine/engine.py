@@ -6,10 +6,13 @@ The work is done by the `Worker`'s thread.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -151,7 +154,17 @@ class Engine:
 
         Raises `InvalidRequest` for a slot out of range, `SlotFileError` if it cannot be written.
         """
-        prefix = self._on_slot(slot, lambda slots: slots.save(slot))
+        return self._write(path, self._save(slot).result())
+
+    async def asave_slot(self, slot: int, path: Path) -> SlotFile:
+        """`save_slot` without blocking the event loop; cancelled in time, it does nothing."""
+        prefix = await asyncio.wrap_future(self._save(slot))
+        return await asyncio.to_thread(self._write, path, prefix)
+
+    def _save(self, slot: int) -> Future[StoredPrefix[Any]]:
+        return self._on_slot(slot, lambda slots: slots.save(slot))
+
+    def _write(self, path: Path, prefix: StoredPrefix[Any]) -> SlotFile:
         return write_slot_file(path, prefix.token_ids, prefix.copy, self._fingerprint)
 
     def restore_slot(self, slot: int, path: Path) -> SlotFile:
@@ -160,23 +173,39 @@ class Engine:
         The slot stays as it is if the file is missing, broken, too long or another model's:
         `SlotFileError` (400) says so.
         """
-        token_ids, copy, about = read_slot_file(path, self._fingerprint, self.context_size)
-        prefix = StoredPrefix(token_ids, copy)
-        try:
-            self._on_slot(slot, lambda slots: slots.restore(slot, prefix))
-        except ValueError as error:
-            message = f"Unable to restore slot: {error}"
-            raise SlotFileError(message, field="filename") from error
+        prefix, about = self._read(path)
+        with _as_slot_error():
+            self._restore(slot, prefix).result()
         return about
+
+    async def arestore_slot(self, slot: int, path: Path) -> SlotFile:
+        """`restore_slot` without blocking the event loop; cancelled in time, it does nothing."""
+        prefix, about = await asyncio.to_thread(self._read, path)
+        with _as_slot_error():
+            await asyncio.wrap_future(self._restore(slot, prefix))
+        return about
+
+    def _read(self, path: Path) -> tuple[StoredPrefix[Any], SlotFile]:
+        token_ids, copy, about = read_slot_file(path, self._fingerprint, self.context_size)
+        return StoredPrefix(token_ids, copy), about
+
+    def _restore(self, slot: int, prefix: StoredPrefix[Any]) -> Future[None]:
+        return self._on_slot(slot, lambda slots: slots.restore(slot, prefix))
 
     def erase_slot(self, slot: int) -> int:
         """Forget what a slot holds; returns the number of tokens."""
-        num_erased: int = self._on_slot(slot, lambda slots: slots.erase(slot))
-        return num_erased
+        return self._erase(slot).result()
 
-    def _on_slot(self, slot: int, work: Callable[[SlotPool[Any]], Any]) -> Any:
+    async def aerase_slot(self, slot: int) -> int:
+        """`erase_slot` without blocking the event loop; cancelled in time, it does nothing."""
+        return await asyncio.wrap_future(self._erase(slot))
+
+    def _erase(self, slot: int) -> Future[int]:
+        return self._on_slot(slot, lambda slots: slots.erase(slot))
+
+    def _on_slot(self, slot: int, work: Callable[[SlotPool[Any]], Any]) -> Future[Any]:
         self._check_slot(slot)
-        return self._worker.submit_job(slot, work).result()
+        return self._worker.submit_job(slot, work)
 
     def _check_slot(self, slot: int) -> None:
         if not 0 <= slot < self.num_slots:
@@ -249,6 +278,15 @@ class Engine:
     def _may_outgrow(self, request: Request) -> bool:
         limit = request.max_tokens
         return limit is not None and len(request.prompt_ids) + limit > self.context_size
+
+
+@contextmanager
+def _as_slot_error() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        message = f"Unable to restore slot: {error}"
+        raise SlotFileError(message, field="filename") from error
 
 
 def _speculator(config: EngineConfig, runner: Runner) -> Speculator | None:

@@ -78,7 +78,8 @@ class Endpoints:
         body = await self._service.body(request) if has_body else {}
         action = request.query_params.get("action", "")
         slot = _slot_number(request.path_params["slot"])
-        return await self._service.wait(request, self._service.api.slot_action, slot, action, body)
+        answer = self._service.api.aslot_action(slot, action, body)
+        return await self._service.wait(request, answer)
 
     async def props(self, request: Request) -> Response:
         """`GET /props`."""

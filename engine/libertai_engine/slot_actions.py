@@ -12,6 +12,7 @@ from typing import Any
 
 from libertai_engine.engine import Engine
 from libertai_engine.errors import InvalidRequest, NotSupported
+from libertai_engine.model.slot_file import SlotFile
 from libertai_engine.wire.coerce import Body, to_str
 
 ACTIONS = ("save", "restore", "erase")
@@ -36,23 +37,25 @@ class SlotActions:
         Raises `NotSupported` if no folder is configured, `InvalidRequest` (`SlotFileError` for what
         is wrong with a file) naming the field.
         """
-        if action not in ACTIONS:
-            raise InvalidRequest(f"`action` must be one of {', '.join(ACTIONS)}", field="action")
+        _check_action(action)
         if action == "erase":
-            return {"id_slot": slot, "n_erased": self._engine.erase_slot(slot)}
-        name = Body(body).get("filename", to_str, "")
-        path = self._path(name)
-        begin = time.perf_counter()
+            return _erased(slot, self._engine.erase_slot(slot))
+        name, path, begin = *self._file(body), time.perf_counter()
         move = self._engine.save_slot if action == "save" else self._engine.restore_slot
-        moved = move(slot, path)
-        verbs = ("saved", "written") if action == "save" else ("restored", "read")
-        return {
-            "id_slot": slot,
-            "filename": name,
-            f"n_{verbs[0]}": moved.num_tokens,
-            f"n_{verbs[1]}": moved.num_bytes,
-            "timings": {f"{action}_ms": 1e3 * (time.perf_counter() - begin)},
-        }
+        return _moved(slot, action, name, move(slot, path), begin)
+
+    async def arun(self, slot: int, action: str, body: Any) -> dict[str, Any]:
+        """`run` without blocking the event loop. Cancelled while it waits, it does nothing."""
+        _check_action(action)
+        if action == "erase":
+            return _erased(slot, await self._engine.aerase_slot(slot))
+        name, path, begin = *self._file(body), time.perf_counter()
+        move = self._engine.asave_slot if action == "save" else self._engine.arestore_slot
+        return _moved(slot, action, name, await move(slot, path), begin)
+
+    def _file(self, body: Any) -> tuple[str, Path]:
+        name = Body(body).get("filename", to_str, "")
+        return name, self._path(name)
 
     def _path(self, name: str) -> Path:
         if self._folder is None:
@@ -65,3 +68,23 @@ class SlotActions:
         if path.is_symlink():
             raise InvalidRequest("Invalid filename: `filename` is a link", field="filename")
         return path
+
+
+def _check_action(action: str) -> None:
+    if action not in ACTIONS:
+        raise InvalidRequest(f"`action` must be one of {', '.join(ACTIONS)}", field="action")
+
+
+def _erased(slot: int, num_erased: int) -> dict[str, Any]:
+    return {"id_slot": slot, "n_erased": num_erased}
+
+
+def _moved(slot: int, action: str, name: str, moved: SlotFile, begin: float) -> dict[str, Any]:
+    verbs = ("saved", "written") if action == "save" else ("restored", "read")
+    return {
+        "id_slot": slot,
+        "filename": name,
+        f"n_{verbs[0]}": moved.num_tokens,
+        f"n_{verbs[1]}": moved.num_bytes,
+        "timings": {f"{action}_ms": 1e3 * (time.perf_counter() - begin)},
+    }

@@ -226,7 +226,11 @@ class Worker:
 
     def _do_jobs(self) -> None:
         with self._lock:
-            jobs = [job for job in self._jobs if not self._slots.is_busy(job.slot)]
+            jobs = [
+                job
+                for job in self._jobs
+                if job.done.cancelled() or not self._slots.is_busy(job.slot)
+            ]
             self._jobs = [job for job in self._jobs if job not in jobs]
         for job in jobs:
             job.run(self._slots)
@@ -247,6 +251,7 @@ class Worker:
             self._streams.clear()
             self._inbox.clear()
         for job in jobs:
-            job.done.set_exception(EngineUnavailable("the engine is closed"))
+            if job.done.set_running_or_notify_cancel():
+                job.done.set_exception(EngineUnavailable("the engine is closed"))
         for stream in streams:
             stream.fail(EngineUnavailable("the engine is closed"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -141,5 +142,21 @@ def test_waiting_for_a_busy_slot_holds_nobody_else_up(server: Running) -> None:
         wait_until(lambda: server.lifecycle.num_requests == 41)
         assert server.post("/tokenize", {"content": "x"}).status == 200
         assert complete(server, 1)["tokens_predicted"] == 4
+        assert server.send("POST", "/slots/1?action=erase").json["n_erased"] > 0
     wait_until(lambda: server.lifecycle.num_requests == 0)
     assert server.send("POST", "/slots/0?action=erase").status == 200
+
+
+def test_what_nobody_waits_for_is_not_done(server: Running) -> None:
+    """A client that leaves before the slot is idle leaves the slot as it is."""
+    endless = {"prompt": PROMPT, "n_predict": 10**6, "ignore_eos": True, "slot_id": 0}
+    with server.connect() as first:
+        first.sendall(request_bytes("POST", "/completion", json.dumps(endless).encode()))
+        wait_until(lambda: server.lifecycle.api.engine.load.num_running == 1)
+        with server.connect() as second:
+            second.sendall(request_bytes("POST", "/slots/0?action=erase"))
+            wait_until(lambda: server.lifecycle.num_requests == 2)
+            time.sleep(0.2)  # for the engine to hear of it
+        wait_until(lambda: server.lifecycle.num_requests == 1)
+    wait_until(lambda: server.lifecycle.num_requests == 0)
+    assert server.send("POST", "/slots/0?action=erase").json["n_erased"] > 0

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -23,8 +22,6 @@ from libertai_engine.http.lifecycle import Lifecycle
 if TYPE_CHECKING:
     from libertai_engine.api import CompletionAPI
 
-PATIENT_THREADS = 4
-
 
 class Service:
     """Answers requests by calling methods. Reads each body before anybody is asked anything."""
@@ -32,8 +29,6 @@ class Service:
     def __init__(self, lifecycle: Lifecycle, config: ServerConfig) -> None:
         self._lifecycle = lifecycle
         self.config = config
-        # NOTE: parsing takes asyncio's own threads; who waits in those stops every request.
-        self._patient = ThreadPoolExecutor(PATIENT_THREADS, "patient")
 
     @property
     def api(self) -> CompletionAPI:
@@ -52,19 +47,13 @@ class Service:
         body = await self.body(request)
         return JSONAnswer(await asyncio.to_thread(method, body))
 
-    async def wait(self, request: Request, method: Callable[..., Any], *arguments: Any) -> Response:
-        """What a method answers that may wait long, called in a thread kept for such ones.
+    async def wait(self, request: Request, answer: Coroutine[Any, Any, Any]) -> Response:
+        """What a coroutine answers that may wait long.
 
-        Nobody else waits for it, and it is not waited for when the client leaves, its time is over
-        or the server stops.
+        It ends early if the client leaves, its time is over or the server stops.
         """
-
-        async def answer() -> Any:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._patient, method, *arguments)
-
         watch = Watch(request.receive, self._lifecycle, self.config.request_timeout)
-        return JSONAnswer(await watch.supervise(answer()))
+        return JSONAnswer(await watch.supervise(answer))
 
     async def work(
         self, request: Request, method: Callable[[Any], Coroutine[Any, Any, Any]]
