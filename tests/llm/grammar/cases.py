@@ -1,6 +1,6 @@
 """The schemas that grammars are held to: pydantic's, LangChain's, and one for each keyword.
 
-In: models.py, tools.py, suite.yaml. Out: `CASES` by name.
+In: models.py, tools.py, suite.yaml, later.yaml. Out: cases by name.
 """
 
 from __future__ import annotations
@@ -36,11 +36,21 @@ class Case:
 @cache
 def cases() -> dict[str, Case]:
     """All of them."""
+    return recorded_cases() | {case.name: case for case in _of_file("later.yaml")}
+
+
+@cache
+def recorded_cases() -> dict[str, Case]:
+    """Those whose grammars the server of December 2023 was recorded with, in that order."""
     found = [Case(name, each.model_json_schema()) for name, each in MODELS.items()]
     found += [Case(f"tool {name}", parameters) for name, parameters in TOOLS.items()]
-    suite = yaml.safe_load(Path(__file__).with_name("suite.yaml").read_text(encoding="utf-8"))
-    found += [_of_suite(each) for each in suite]
+    found += _of_file("suite.yaml")
     return {case.name: case for case in found}
+
+
+def _of_file(name: str) -> list[Case]:
+    listed = yaml.safe_load(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+    return [_of_suite(each) for each in listed]
 
 
 def _of_suite(given: dict[str, Any]) -> Case:

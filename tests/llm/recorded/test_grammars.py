@@ -16,7 +16,7 @@ from vcr.request import Request
 
 from libertai_llm import Client
 from libertai_llm.grammar import json_schema_grammar
-from tests.llm.grammar.cases import cases
+from tests.llm.grammar.cases import recorded_cases
 from tests.llm.grammar.language import Language
 
 pytestmark = [pytest.mark.vcr, pytest.mark.block_network]
@@ -64,8 +64,8 @@ def client(server: Any, vcr: Any) -> Iterator[Client]:
 @pytest.mark.parametrize("part", range(N_PARTS))
 def test_every_grammar_is_read_and_kept_to(client: Client, server: Any, part: int) -> None:
     """The most likely answer of a model that writes no JSON by itself is in the language."""
-    for name in list(cases())[part::N_PARTS]:
-        text = json_schema_grammar(cases()[name].schema)
+    for name, case in list(recorded_cases().items())[part::N_PARTS]:
+        text = json_schema_grammar(case.schema)
         server.settle()
         answer = client.complete(
             "Return the", grammar=text, max_tokens=24, temperature=0, cache_prompt=False
