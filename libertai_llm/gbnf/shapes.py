@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from libertai_llm.gbnf.expressions import EMPTY, Expr, Ref, Rules, Text, optional, seq
+from libertai_llm.gbnf.expressions import Expr, Ref, Rules, Text, optional, seq
 from libertai_llm.gbnf.places import Alternative, Place
 
 MAX_COUNT = 5_000
@@ -24,8 +24,6 @@ class Spacing:
 
     def enclosed(self, opening: str, content: Expr, closing: str, *, may_be_empty: bool) -> Expr:
         """The content within brackets."""
-        if content == EMPTY:
-            return seq(Text(opening), self.inside, Text(closing))
         content = seq(content, self.inside)
         middle = optional(content) if may_be_empty else content
         return seq(Text(opening), self.inside, middle, Text(closing))

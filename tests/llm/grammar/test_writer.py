@@ -65,11 +65,3 @@ def test_an_error_names_the_part() -> None:
     assert e.value.path == "#/properties/a~1b/items/not"
     assert isinstance(e.value, OptionError) and isinstance(e.value, ValueError)
     assert e.value.field == "json_schema"
-
-
-@pytest.mark.parametrize("empty", [{}, []])
-def test_empty_brackets_hold_one_space_at_most(empty: object) -> None:
-    """A listed value too, and in one way only, which servers of 2023 need to be fast."""
-    opening, closing = str(empty)
-    lines = json_schema_grammar({"const": empty}).splitlines()
-    assert f'answer ::= "{opening}" ws "{closing}"' in lines
