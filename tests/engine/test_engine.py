@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -493,6 +494,36 @@ def test_a_job_waits_for_its_slot(faulty: tuple[Engine, Faulty], tmp_path: Path)
     saved = engine.save_slot(0, tmp_path / "file")
     finish = list(stream)[-1].finish
     assert finish is not None and saved.num_tokens == finish.num_in_cache
+
+
+def test_a_job_that_was_given_up_keeps_closing_from_nobody(faulty: tuple[Engine, Faulty]) -> None:
+    """Cancelled while its slot was busy, and not looked at since: all others still hear of it."""
+    engine, runner = faulty
+    endless = SamplingParams(seed=1, ignore_eos=True)
+    request = Request(prompt_ids=(5,), sampling=endless, max_tokens=10**6, can_shift=True, slot=0)
+    stream = engine.submit(request)
+    next(stream)
+    hold = runner.hold = threading.Event()
+
+    async def give_up() -> None:
+        await asyncio.sleep(0.1)  # the step that was running has ended
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(engine.aerase_slot(0), 0.1)
+
+    asyncio.run(give_up())
+    closer = threading.Thread(target=engine.close, daemon=True)
+    closer.start()
+    hold.set()
+    closer.join(10)
+
+    def read() -> None:
+        with suppress(EngineUnavailable):
+            list(stream)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    reader.join(10)
+    assert not reader.is_alive()
 
 
 def test_interrupts_leave_nothing_locked(tiny_model: Path) -> None:
