@@ -93,6 +93,9 @@ def test_web_pages(server: Running) -> None:
     assert (own.status, own.headers["vary"]) == (200, "Origin")
     assert own.headers["access-control-allow-origin"] == "http://localhost:3000"
     assert "authorization" in own.headers["access-control-allow-headers"]
+    asked = {"Origin": "http://localhost:3000", "Access_Control_Request_Headers": "x-stainless-os"}
+    asking = server.send("OPTIONS", "/v1/chat/completions", **asked)
+    assert asking.headers["access-control-allow-headers"] == "x-stainless-os"
     foreign = server.send("OPTIONS", "/completion", Origin="https://evil.example")
     assert foreign.status == 200 and "access-control-allow-origin" not in foreign.headers
     refused = server.get("/props", Origin="http://localhost:3000", Host="evil.example")

@@ -110,8 +110,13 @@ def _is_allowed(origin: str, allowed: tuple[str, ...]) -> bool:
     return "*" in allowed or origin in allowed
 
 
-PREFLIGHT_HEADERS = {
-    "access-control-allow-methods": "GET, POST, OPTIONS",
-    "access-control-allow-headers": "authorization, content-type, x-api-key",
-    "access-control-max-age": "600",
-}
+def preflight_headers(requested: str | None) -> dict[str, str]:
+    """What a page may send, as it asks before it does: any header, as OpenAI's client has many.
+
+    Only pages of an allowed origin may read this, and each request must have a known key anyhow.
+    """
+    return {
+        "access-control-allow-methods": "GET, POST, OPTIONS",
+        "access-control-allow-headers": requested or "authorization, content-type, x-api-key",
+        "access-control-max-age": "600",
+    }

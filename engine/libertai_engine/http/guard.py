@@ -63,7 +63,8 @@ class Guard:
         checks.check_head(scope)
         checks.check_host(headers, self._config)
         if scope["method"] == "OPTIONS":
-            preflight = Response(headers=checks.PREFLIGHT_HEADERS)
+            requested = headers.get("access-control-request-headers")
+            preflight = Response(headers=checks.preflight_headers(requested))
             return await preflight(scope, exchange.receive, exchange.send)
         if scope["path"] != HEALTH:
             checks.check_key(headers, self._config.api_keys)
