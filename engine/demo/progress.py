@@ -41,6 +41,7 @@ PANELS: Mapping[str, Sequence[str]] = {
         "reading, 10",
         "reading, 30",
         "reading, 3, new wording",
+        "reading, 3, new sorts of facts",
         "not in the text",
     ),
     "the rest": ("copying", "memory", "sums", "sorting", "roles"),
