@@ -25,10 +25,10 @@ class Recipe:
     # training; tokens are counted without padding
     beginning_tokens: int = 2_000_000  # of `tokens`
     tokens: int = 7_400_000
-    ending_tokens: int = 29_340_000  # after `tokens`, the rates going on
+    ending_tokens: int = 90_200_000  # after `tokens`, the rates going on
     tokens_per_pass: int = 3_072
     tokens_per_group: int = 512
-    passes_per_step: int = 1
+    passes_per_step: int = 2
     documents_per_round: int = 1_024
     warmup_tokens: int = 100_000
     matrix_rate: float = 4e-3
