@@ -336,11 +336,15 @@ class AsyncClient:
             raise TypeError("a client with an httpx.AsyncClient of yours cannot be pickled")
         return plan.make_again, (AsyncClient, self._plan.arguments)
 
-    async def _object(self, path: str, body: JSON | None) -> JSON:
-        return as_object(await self._driver.reply(self._simple(path, body)))
+    async def _object(
+        self, path: str, body: JSON | None, timeouts: Timeouts | float | None = None
+    ) -> JSON:
+        return as_object(await self._driver.reply(self._simple(path, body, timeouts)))
 
-    def _simple(self, path: str, body: JSON | None) -> Call:
-        return self._plan.simple(path, body, Caller.of(None, self._default, None))
+    def _simple(
+        self, path: str, body: JSON | None, timeouts: Timeouts | float | None = None
+    ) -> Call:
+        return self._plan.simple(path, body, Caller.of(None, self._default, timeouts))
 
     async def _embeds_several(self, timeouts: Timeouts | float | None) -> bool:
         """Whether texts may be sent together, asked for once."""
@@ -350,9 +354,8 @@ class AsyncClient:
         return self._several
 
     async def _takes_several(self, timeouts: Timeouts | float | None) -> bool:
-        asking = self._plan.simple("/props", None, Caller.of(None, self._default, timeouts))
         try:
-            return takes_several(Props.from_wire(as_object(await self._driver.reply(asking))))
+            return takes_several(Props.from_wire(await self._object("/props", None, timeouts)))
         except APIError:
             return False
 

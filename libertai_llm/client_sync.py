@@ -329,11 +329,15 @@ class Client:
             raise TypeError("a client with a requests.Session of yours cannot be pickled")
         return plan.make_again, (Client, self._plan.arguments)
 
-    def _object(self, path: str, body: JSON | None) -> JSON:
-        return as_object(self._driver.reply(self._simple(path, body)))
+    def _object(
+        self, path: str, body: JSON | None, timeouts: Timeouts | float | None = None
+    ) -> JSON:
+        return as_object(self._driver.reply(self._simple(path, body, timeouts)))
 
-    def _simple(self, path: str, body: JSON | None) -> Call:
-        return self._plan.simple(path, body, Caller.of(None, self._default, None))
+    def _simple(
+        self, path: str, body: JSON | None, timeouts: Timeouts | float | None = None
+    ) -> Call:
+        return self._plan.simple(path, body, Caller.of(None, self._default, timeouts))
 
     def _embeds_several(self, timeouts: Timeouts | float | None) -> bool:
         """Whether texts may be sent together, asked for once."""
@@ -343,9 +347,8 @@ class Client:
         return self._several
 
     def _takes_several(self, timeouts: Timeouts | float | None) -> bool:
-        asking = self._plan.simple("/props", None, Caller.of(None, self._default, timeouts))
         try:
-            return takes_several(Props.from_wire(as_object(self._driver.reply(asking))))
+            return takes_several(Props.from_wire(self._object("/props", None, timeouts)))
         except APIError:
             return False
 
