@@ -106,7 +106,7 @@ class AsyncHTTPTransport:
         """A good answer whose body has not been read yet; closed in the end."""
         base = self._given or await self._pools.client()
         with _closed_while_waiting(base):
-            response = await self._follow(request, session, deadlines)
+            response = await self._follow(base, request, session, deadlines)
             try:
                 check_coding(response.headers.get("Content-Encoding"))
                 if not response.is_success:
@@ -117,10 +117,14 @@ class AsyncHTTPTransport:
                 await response.aclose()
 
     async def _follow(
-        self, request: HTTPRequest, session: Session, deadlines: Deadlines
+        self,
+        base: httpx.AsyncClient,
+        request: HTTPRequest,
+        session: Session,
+        deadlines: Deadlines,
     ) -> httpx.Response:
         for _ in range(MAX_REDIRECTS + 1):
-            response = await self._send(request, session, deadlines)
+            response = await self._send(base, request, session, deadlines)
             if response.status_code not in REDIRECTS:
                 session.on_answer_from(origin_of(request.url))
                 return response
@@ -129,10 +133,13 @@ class AsyncHTTPTransport:
         raise InvalidReply(f"more than {MAX_REDIRECTS} redirects")
 
     async def _send(
-        self, request: HTTPRequest, session: Session, deadlines: Deadlines
+        self,
+        base: httpx.AsyncClient,
+        request: HTTPRequest,
+        session: Session,
+        deadlines: Deadlines,
     ) -> httpx.Response:
         deadlines.check()
-        base = self._given or await self._pools.client()
         http = self._at_home(base, session) if request.is_home else _abroad(base)
         try:
             with anyio.fail_after(deadlines.remaining):
